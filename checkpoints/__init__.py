@@ -1,0 +1,1 @@
+"""Manifests, key maps and the small weights that ship with the project."""

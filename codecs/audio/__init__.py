@@ -1,0 +1,1 @@
+"""Audio codecs, one architecture a file."""

@@ -1,0 +1,272 @@
+"""What every codec is: media in, `Tokens` out, and back; with facts about itself in a `CodecInfo`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from zoo.codecs.quantizers.base import Usage
+from zoo.codecs.streaming import Window, advance
+
+
+@dataclass(frozen=True)
+class CodecInfo:
+    """Facts about a codec. Rates are computed from the codebooks, never labels.
+
+    Attributes:
+        media: What it codes.
+        sample_rate: Hz; 0 for images.
+        channels: Channels that the codec takes (1: other channel counts are downmixed or coded one by one).
+        hop: Media samples (audio) or pixels a side (image) that one frame or cell of codes stands for.
+        codebook_sizes: Number of codes of each codebook, coarse to fine.
+        causal: No output depends on later input.
+        lookahead: Samples behind the end of a frame that its reconstruction depends on; None if unbounded.
+        parameters: Number of trainable scalars.
+    """
+
+    media: Literal["audio", "image"]
+    sample_rate: int
+    channels: int
+    hop: int
+    codebook_sizes: tuple[int, ...]
+    causal: bool
+    lookahead: int | None
+    parameters: int
+
+    @property
+    def codebooks(self) -> int:
+        return len(self.codebook_sizes)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes a second, in Hz."""
+        return self.sample_rate / self.hop
+
+    def bits(self, codebooks: int | None = None) -> int:
+        """Bits of one frame (or cell) when each code takes the whole number of bits that its codebook needs."""
+        return sum(math.ceil(math.log2(size)) for size in self.codebook_sizes[:codebooks])
+
+    def kbps(self, codebooks: int | None = None) -> float:
+        """Kilobits a second of audio at `codebooks` codebooks (default: all)."""
+        return self.frame_rate * self.bits(codebooks) / 1000
+
+    def bpp(self, codebooks: int | None = None) -> float:
+        """Bits per pixel at `codebooks` codebooks (default: all)."""
+        return self.bits(codebooks) / self.hop**2
+
+    def asdict(self) -> dict[str, Any]:
+        rate = {"frame_rate": self.frame_rate, "kbps": self.kbps()} if self.media == "audio" else {"bpp": self.bpp()}
+        return asdict(self) | {"codebooks": self.codebooks} | rate
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Codes of a batch of media and all that is needed to turn them back.
+
+    Attributes:
+        codes: int64 `[batch, codebook, time]` (audio) or `[batch, codebook, height, width]` (image); -1 is no code.
+        lengths: int64 `[batch]`, true media length in samples (images: `[batch, 2]`, height and width in pixels).
+        scales: float32 `[batch]`, gain that `decode` multiplies onto the output; None if the codec has no gain.
+        codec: Name of the codec that made them (`architecture.tag`), "" if it has none.
+        weights: Hex digest of the weights that made them, "" if unknown.
+        depth: How many codebooks each cell or frame uses; None if all are in use everywhere.
+    """
+
+    codes: Int[Tensor, "batch codebook *grid"]
+    lengths: Int[Tensor, "batch *axes"]
+    scales: Float[Tensor, "batch"] | None = None
+    codec: str = ""
+    weights: str = ""
+    depth: Int[Tensor, "batch *grid"] | None = None
+
+    def first(self, codebooks: int) -> Tokens:
+        """The same tokens with the first `codebooks` codebooks only: a lower rate of the same media."""
+        return replace(self, codes=self.codes[:, :codebooks])
+
+
+@dataclass
+class CodecOutput:
+    """What `Codec.forward` gives a training recipe.
+
+    Attributes:
+        media: Reconstruction, shape of the input.
+        loss: Scalar quantizer loss (commitment, plus the codebook's own where it is trained by gradients).
+        usage: Health of each codebook in this batch; None if nothing was quantized.
+    """
+
+    media: Tensor
+    loss: Tensor
+    usage: Usage | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """How far the two halves of an audio codec look, for exact work in chunks.
+
+    All distances are in whole frames before and behind a frame's own.
+    """
+
+    encoder_past: int
+    encoder_future: int
+    decoder_past: int
+    decoder_future: int
+
+
+class AudioCodec(nn.Module, ABC):
+    """Base of all audio codecs.
+
+    Rows of different true length are encoded apart, so that padding never reaches the network: codes depend on the
+    media alone. Subclasses write `encode_rows`, `decode_rows` and `forward`.
+
+    Attributes:
+        config: The frozen dataclass that the codec was built from.
+        name, weights: Name and weights' digest, filled in by `zoo.load`; they travel in `Tokens`.
+        context: Reach of encoder and decoder; None if unbounded (recurrent layers), then `encode_chunk` and
+            `decode_chunk` must carry the layers' own state.
+    """
+
+    config_class: ClassVar[type]
+    config: Any
+    name: str = ""
+    weights: str = ""
+    context: Context | None = None
+
+    @property
+    @abstractmethod
+    def info(self) -> CodecInfo: ...
+
+    @abstractmethod
+    def encode_rows(
+        self, media: Float[Tensor, "batch channel time"], codebooks: int | None, scales: Float[Tensor, "batch"] | None
+    ) -> tuple[Int[Tensor, "batch codebook frame"], Float[Tensor, "batch"] | None]:
+        """Codes and gains of media that is all signal. `scales`: gains to use in place of measured ones."""
+
+    @abstractmethod
+    def decode_rows(
+        self, codes: Int[Tensor, "batch codebook frame"], scales: Float[Tensor, "batch"] | None
+    ) -> Float[Tensor, "batch channel time"]:
+        """Media of `frame * hop` samples."""
+
+    @abstractmethod
+    def forward(
+        self,
+        media: Float[Tensor, "batch channel time"],
+        codebooks: Int[Tensor, "batch"] | int | None = None,
+        quantize: bool = True,
+    ) -> CodecOutput:
+        """Reconstruct for training: `codebooks` may differ by row; `quantize=False` skips the quantizer."""
+
+    def scale_of(self, media: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch"] | None:
+        """Gain that `encode` would store for each row; None if this codec has no gain."""
+        return None
+
+    @torch.no_grad()
+    def encode(
+        self,
+        media: Float[Tensor, "batch channel time"],
+        codebooks: int | None = None,
+        lengths: Int[Tensor, "batch"] | None = None,
+        scales: Float[Tensor, "batch"] | None = None,
+    ) -> Tokens:
+        """Tokenize audio in [-1, 1] at `info.sample_rate`.
+
+        Args:
+            media: `[batch, channel, time]`; what lies behind a row's length is ignored.
+            codebooks: Use the first so many codebooks (default: all).
+            lengths: True length of each row in samples (default: all of `time`).
+            scales: Gains to use in place of measured ones: what a chunk of a longer recording needs.
+
+        Raises:
+            ValueError: Wrong shape, empty rows, values that are not finite or a codebook count out of range.
+        """
+        info = self.info
+        if media.ndim != 3 or media.shape[1] != info.channels:
+            raise ValueError(f"expected audio of shape [batch, {info.channels}, time], got {list(media.shape)}")
+        if codebooks is not None and not 1 <= codebooks <= info.codebooks:
+            raise ValueError(f"codebooks must lie in 1..{info.codebooks}, got {codebooks}")
+        batch, _, time = media.shape
+        lengths = torch.full((batch,), time) if lengths is None else lengths.to("cpu", torch.int64)
+        if lengths.shape != (batch,) or (lengths < 1).any() or (lengths > time).any():
+            raise ValueError(f"lengths must be {batch} numbers in 1..{time}, got {lengths.tolist()}")
+        frames = -(-int(lengths.max()) // info.hop)
+        codes = torch.full((batch, codebooks or info.codebooks, frames), -1, device=media.device)
+        gains = torch.ones(batch, device=media.device)
+        has_gain = False
+        for length in lengths.unique().tolist():
+            rows = (lengths == length).nonzero().flatten().to(media.device)
+            signal = media[rows, :, :length]
+            if not torch.isfinite(signal).all():
+                raise ValueError("audio holds NaN or infinite samples; clean it before tokenizing")
+            found, gain = self.encode_rows(signal, codebooks, None if scales is None else scales[rows])
+            codes[rows, :, : found.shape[-1]] = found
+            if gain is not None:
+                has_gain, gains[rows] = True, gain
+        return Tokens(codes, lengths, gains if has_gain else None, self.name, self.weights)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens) -> Float[Tensor, "batch channel time"]:
+        """Reconstruct audio; rows shorter than the longest end in zeros.
+
+        Raises:
+            ValueError: Codes outside their codebooks, or tokens of other weights.
+        """
+        info, codes = self.info, tokens.codes
+        if codes.ndim != 3 or codes.shape[1] > info.codebooks:
+            raise ValueError(f"expected codes of shape [batch, 1..{info.codebooks}, time], got {list(codes.shape)}")
+        sizes = torch.tensor(info.codebook_sizes[: codes.shape[1]], device=codes.device)[None, :, None]
+        if (codes >= sizes).any() or (codes < -1).any():
+            raise ValueError(f"codes must lie in -1..{int(sizes.max()) - 1}; the tokens are of another codec or damaged")
+        if tokens.weights and self.weights and tokens.weights != self.weights:
+            raise ValueError(f"tokens were made by weights {tokens.weights[:12]}, this codec has {self.weights[:12]}")
+        media = codes.new_zeros(codes.shape[0], info.channels, int(tokens.lengths.max()), dtype=torch.float32)
+        for length in tokens.lengths.unique().tolist():
+            rows = (tokens.lengths == length).nonzero().flatten().to(codes.device)
+            scales = None if tokens.scales is None else tokens.scales[rows]
+            signal = self.decode_rows(codes[rows, :, : -(-length // info.hop)], scales)
+            media[rows, :, :length] = signal[..., :length].to(media.dtype)
+        return media
+
+    def init_encoder(self, scales: Float[Tensor, "batch"] | None = None) -> Any:
+        """State with which `encode_chunk` starts; `scales` are the rows' gains, for codecs that have them."""
+        return Window(scales)
+
+    @torch.no_grad()
+    def encode_chunk(
+        self, media: Float[Tensor, "batch channel time"], state: Any, codebooks: int | None = None, final: bool = False
+    ) -> tuple[Int[Tensor, "batch codebook frame"], Any]:
+        """Codes that are settled once `media` has come, and the next state; chunks may have any size, also none.
+
+        Together the chunks' codes equal `encode` of the whole. `final`: nothing follows, the last frame is padded.
+        """
+        reach = self.context
+        codes, state = advance(
+            state, media, self.info.hop, reach.encoder_past, reach.encoder_future, final,
+            lambda signal: self.encode_rows(signal, codebooks, state.scales)[0],
+        )  # fmt: skip
+        if codes is None:
+            codes = torch.empty(media.shape[0], codebooks or self.info.codebooks, 0, dtype=torch.int64)
+        return codes, state
+
+    def init_decoder(self, scales: Float[Tensor, "batch"] | None = None) -> Any:
+        """State with which `decode_chunk` starts."""
+        return Window(scales)
+
+    @torch.no_grad()
+    def decode_chunk(
+        self, codes: Int[Tensor, "batch codebook frame"], state: Any, final: bool = False
+    ) -> tuple[Float[Tensor, "batch channel time"], Any]:
+        """Samples that are settled once `codes` have come, and the next state; `final` gives out all that is left."""
+        reach = self.context
+        media, state = advance(
+            state, codes, 1, reach.decoder_past, reach.decoder_future, final,
+            lambda window: self.decode_rows(window, state.scales),
+        )  # fmt: skip
+        if media is None:
+            media = torch.empty(codes.shape[0], self.info.channels, 0)
+        return media, state

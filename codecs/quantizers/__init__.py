@@ -1,0 +1,1 @@
+"""Quantizers: continuous latents to codes and back, all with one return type."""

@@ -1,0 +1,69 @@
+"""What every quantizer is and returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Health of each codebook in one forward pass; all tensors `[codebook]`, float32, without gradient.
+
+    Attributes:
+        used: Share of the codebook's codes that are alive (EMA count above the restart threshold; for gradient-trained
+            codebooks: used in this batch).
+        perplexity: exp of the entropy of the batch's code histogram.
+        restarted: How many dead codes this forward pass replaced.
+        commitment: Mean squared distance between the level's input and its codeword.
+    """
+
+    used: Float[Tensor, "codebook"]
+    perplexity: Float[Tensor, "codebook"]
+    restarted: Float[Tensor, "codebook"]
+    commitment: Float[Tensor, "codebook"]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The one return type of all quantizers.
+
+    Attributes:
+        z_q: Quantized latents, shape of `z`, with a straight-through gradient.
+        codes: int64; -1 where a level was not used.
+        loss: Scalar: commitment loss, plus the codebook's own loss where gradients train it.
+        usage: Health of each codebook.
+    """
+
+    z_q: Float[Tensor, "batch dim *grid"]
+    codes: Int[Tensor, "batch codebook *grid"]
+    loss: Float[Tensor, ""]
+    usage: Usage
+
+
+class Quantizer(nn.Module, ABC):
+    """Latents `[batch, dim, *grid]` to codes `[batch, codebook, *grid]` and back; a single codebook has `codebook` = 1.
+
+    Attributes:
+        codebook_sizes: Number of codes of each codebook, coarse to fine.
+    """
+
+    codebook_sizes: tuple[int, ...]
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "batch dim *grid"], n: Int[Tensor, "batch"] | int | None = None) -> Quantized:
+        """Quantize with the first `n` codebooks (an int, or one number a row; default: all), in train and eval alike.
+
+        In train mode the codebooks also learn from `z` (EMA, restarts), unless gradients train them.
+        """
+
+    @abstractmethod
+    def encode(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None) -> Int[Tensor, "batch codebook *grid"]:
+        """Codes of the first `n` codebooks; never changes the quantizer."""
+
+    @abstractmethod
+    def decode(self, codes: Int[Tensor, "batch codebook *grid"]) -> Float[Tensor, "batch dim *grid"]:
+        """Latents of the codes of the first so many codebooks; code -1 adds nothing."""

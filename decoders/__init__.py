@@ -1,0 +1,1 @@
+"""Decoders of token streams; they know vocabularies and layouts, never a codec."""

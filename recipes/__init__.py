@@ -1,0 +1,1 @@
+"""Training recipes: Lightning modules, data modules, losses and one YAML per trained model."""

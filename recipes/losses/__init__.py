@@ -1,0 +1,1 @@
+"""Losses, discriminators and their balance."""
