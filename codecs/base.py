@@ -221,7 +221,7 @@ class AudioCodec(nn.Module, ABC):
             raise ValueError(f"expected codes of shape [batch, 1..{info.codebooks}, time], got {list(codes.shape)}")
         sizes = torch.tensor(info.codebook_sizes[: codes.shape[1]], device=codes.device)[None, :, None]
         if (codes >= sizes).any() or (codes < -1).any():
-            raise ValueError(f"codes must lie in -1..{int(sizes.max()) - 1}; the tokens are of another codec or damaged")
+            raise ValueError(f"codes must lie in -1..{int(sizes.max()) - 1}; tokens of another codec, or damaged")
         if tokens.weights and self.weights and tokens.weights != self.weights:
             raise ValueError(f"tokens were made by weights {tokens.weights[:12]}, this codec has {self.weights[:12]}")
         media = codes.new_zeros(codes.shape[0], info.channels, int(tokens.lengths.max()), dtype=torch.float32)
