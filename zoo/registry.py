@@ -1,0 +1,159 @@
+"""Every model by name: `architecture.tag` for bundled checkpoints, a directory, or `hf-hub:user/repo@revision`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo import checkpoints
+from zoo.codecs.errors import UserError
+from zoo.configs import from_json, read_json, suggestion
+
+if TYPE_CHECKING:
+    import torch
+
+    from zoo.codecs.base import AudioCodec
+
+HUB = "hf-hub:"
+ARCHITECTURES = {
+    "spectral": "zoo.codecs.audio.spectral:SpectralCodec",
+    "seanet": "zoo.codecs.audio.seanet:SEANetCodec",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A reference figure and what it was measured on."""
+
+    name: str
+    value: float
+    conditions: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Facts about one checkpoint, as `manifest.json` beside it states them.
+
+    Attributes:
+        name: `architecture.tag`.
+        description: What it is for, in a sentence.
+        licence: Licence of the weights.
+        sha256: Hex digest of the weights file.
+        parameters: Number of trainable scalars.
+        repository: Hub repository (`user/repo`) of weights that do not ship with the project.
+        file, revision: The weights' file there, and the commit.
+        keymap: Key map in `zoo.checkpoints.keymaps` that renames foreign weights.
+        paper: Address of the paper.
+        credits: Whom to thank: data, weights, ideas.
+        metrics: Reference figures.
+    """
+
+    name: str
+    description: str
+    licence: str
+    sha256: str
+    parameters: int
+    repository: str = ""
+    file: str = "model.safetensors"
+    revision: str = ""
+    keymap: str = ""
+    paper: str = ""
+    credits: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def architecture(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def tag(self) -> str:
+        return self.name.partition(".")[2]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the bundled checkpoints that match the shell pattern, sorted."""
+    return [name for name in checkpoints.names() if fnmatchcase(name, pattern)]
+
+
+def info(name: str) -> Manifest:
+    """The manifest of a bundled checkpoint.
+
+    Raises:
+        UserError: There is no such checkpoint.
+    """
+    if name not in checkpoints.names():
+        raise UserError(f"unknown model {name!r}{suggestion(name, checkpoints.names())}")
+    return read_manifest(checkpoints.folder(name))
+
+
+def create(architecture: str, **config: Any) -> AudioCodec:
+    """A codec with random weights; `config` changes fields of the architecture's default configuration.
+
+    Raises:
+        UserError: Unknown architecture or field, or a value that does not fit.
+    """
+    kind = architecture_class(architecture)
+    return kind(from_json(kind.config_class, config, architecture))
+
+
+def load(name: str | Path, device: str | torch.device = "cpu") -> AudioCodec:
+    """The codec of that name with its trained weights, in eval mode.
+
+    Args:
+        name: A bundled name (these come first), a directory that holds `config.json` and `model.safetensors`, or
+            `hf-hub:user/repo@revision` (default revision: main).
+        device: Where to put it.
+
+    Raises:
+        UserError: There is no such model, or its files are damaged or cannot be had.
+    """
+    from zoo.checkpoint import load_directory
+
+    text = str(name)
+    if text.startswith(HUB):
+        from zoo.hub import download
+
+        directory = download(text)
+        codec = load_directory(directory, _digest(directory), device)
+        codec.name = text
+        return codec
+    if isinstance(name, str) and name in checkpoints.names():
+        manifest = info(name)
+        codec = load_directory(checkpoints.folder(name), manifest.sha256, device)
+        codec.name = manifest.name
+        return codec
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return load_directory(directory, _digest(directory), device)
+    hint = suggestion(text, checkpoints.names())
+    raise UserError(f"no model {text!r}: neither bundled nor a directory nor {HUB}user/repo@revision{hint}")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest in a checkpoint's directory."""
+    path = directory / "manifest.json"
+    return from_json(Manifest, read_json(path), str(path))
+
+
+def architecture_class(architecture: str, where: str = "zoo") -> type[AudioCodec]:
+    """The codec class of that name; its module is imported only now."""
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"{where}: unknown architecture {architecture!r}{suggestion(architecture, ARCHITECTURES)}")
+    module, _, kind = ARCHITECTURES[architecture].partition(":")
+    return getattr(import_module(module), kind)
+
+
+def architecture_of(codec: AudioCodec) -> str:
+    """Name under which the codec's class is registered."""
+    path = f"{type(codec).__module__}:{type(codec).__qualname__}"
+    for name, registered in ARCHITECTURES.items():
+        if registered == path:
+            return name
+    raise UserError(f"{path} is not registered; add it to zoo.registry.ARCHITECTURES")
+
+
+def _digest(directory: Path) -> str:
+    return read_manifest(directory).sha256 if (directory / "manifest.json").exists() else ""
