@@ -1,0 +1,95 @@
+"""Run a training recipe: a YAML for LightningCLI, bundled beside this file or the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from zoo.codecs.errors import UserError
+from zoo.recipes.codec import CodecRecipe
+from zoo.recipes.logging import RunLog
+
+BUNDLED = Path(__file__).parent
+
+
+def train(recipe: str, overrides: list[str] | None = None, resume: bool = False) -> Path:
+    """Train a recipe to its end and return the run's folder, which holds `last.ckpt`, `train.log` and `metrics.jsonl`.
+
+    Args:
+        recipe: Name of a bundled recipe or path of a YAML file.
+        overrides: Values that replace the recipe's, as LightningCLI takes them: `--model.steps=100`, `--run.folder=DIR`.
+        resume: Go on from the run's `last.ckpt`.
+
+    Raises:
+        UserError: No such recipe, an option it doesn't have, a run in the way or none to resume.
+    """
+    path = find_recipe(recipe)
+    overrides = list(overrides or [])
+    torch.set_float32_matmul_precision("high")
+    try:
+        arguments = ["--config", str(path), *overrides]
+        cli = RecipeCLI(name=path.stem, args=arguments)
+    except SystemExit as stop:  # argparse prints what is wrong with an option, then exits
+        if not stop.code:
+            raise
+        raise UserError(
+            f"recipe {path.stem} can't be built from {path} and the options {overrides}; see above"
+        ) from None
+    last = cli.folder / "last.ckpt"
+    if resume and not last.exists():
+        raise UserError(f"{cli.folder} holds no last.ckpt to resume; train without --resume to start")
+    if not resume and last.exists():
+        raise UserError(f"{cli.folder} holds a run already; add --resume to go on, or --run.folder=DIR for another")
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if resume else None, weights_only=True)
+    return cli.folder
+
+
+def find_recipe(recipe: str) -> Path:
+    """Path of a bundled recipe by name, or of a YAML file."""
+    for path in (BUNDLED / f"{recipe}.yaml", Path(recipe)):
+        if path.is_file():
+            return path
+    raise UserError(f"no recipe {recipe!r}; give the path of a YAML file or one of: {', '.join(list_recipes())}")
+
+
+def list_recipes() -> list[str]:
+    """Names of the bundled recipes."""
+    return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
+
+
+class RecipeCLI(LightningCLI):
+    """LightningCLI whose run has one folder for all it writes, and one number for the length of the run."""
+
+    def __init__(self, name: str, args: list[str]):
+        self.name = name
+        super().__init__(
+            CodecRecipe, LightningDataModule, subclass_mode_data=True, run=False, args=args,
+            save_config_kwargs={"overwrite": True, "config_filename": "recipe.yaml"},
+        )  # fmt: skip
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run.folder", type=str, default=f"runs/{self.name}", help="where the run writes")
+        parser.add_argument("--run.save_every", type=int, default=500, help="steps between two saves of last.ckpt")
+        parser.add_argument("--run.log_every", type=int, default=50, help="steps between two lines of train.log")
+        parser.link_arguments("model.steps", "trainer.max_steps")
+        parser.link_arguments("seed_everything", "model.seed")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.run.folder)
+
+    def instantiate_trainer(self, **kwargs) -> Trainer:
+        run = self.config.run
+        # `save_top_k=0`: only last.ckpt, which Lightning writes to a temporary name and moves into place.
+        saver = ModelCheckpoint(run.folder, every_n_train_steps=run.save_every, save_top_k=0, save_last=True,
+                                enable_version_counter=False)  # fmt: skip
+        return super().instantiate_trainer(
+            logger=TensorBoardLogger(run.folder, name="", version=""),
+            callbacks=[*(self.config_init.trainer.callbacks or []), saver, RunLog(run.folder, run.log_every)],
+            default_root_dir=run.folder,
+        )

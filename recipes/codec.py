@@ -1,0 +1,258 @@
+"""How an audio codec is trained: `training_step` reads from top to bottom, and a step is one generator update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from zoo.codecs.base import AudioCodec, CodecOutput
+from zoo.recipes.balancer import Balancer
+from zoo.recipes.ema import WeightAverage
+from zoo.recipes.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
+from zoo.recipes.losses.discriminators import DiscriminatorConfig, Discriminators
+from zoo.recipes.losses.mel import MelDistance
+from zoo.recipes.losses.spectra import Spectra, noise_to_signal
+from zoo.recipes.validation import reconstruct_at, score
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weight of each loss, and their settings. A loss of weight 0 is not computed.
+
+    Attributes:
+        mel: Log-mel distance over `mel_sizes` windows, plus `mel_squared` times its root mean square.
+        wave: Mean absolute difference of samples.
+        noise: Framewise |X - Y| / |X| of complex spectra over `noise_sizes` windows; frames below the amplitude
+            `noise_floor` count little.
+        commitment: The quantizer's own loss.
+        adversarial: Hinge loss of the discriminators.
+        features: Feature matching of the discriminators.
+        balance: Make the weights of all but commitment shares of the gradient (see `Balancer`).
+    """
+
+    mel: float = 1.0
+    wave: float = 0.0
+    noise: float = 1.0
+    commitment: float = 0.25
+    adversarial: float = 0.0
+    features: float = 0.0
+    mel_sizes: tuple[int, ...] = (2048, 1024, 512, 256, 128, 64)
+    mel_squared: float = 0.0
+    noise_sizes: tuple[int, ...] = (1024, 256)
+    noise_floor: float = 1e-2
+    balance: bool = False
+
+    @property
+    def needs_discriminator(self) -> bool:
+        return self.adversarial > 0 or self.features > 0
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How both networks' weights move.
+
+    Attributes:
+        rate: Highest learning rate of the codec; `discriminator_rate` that of the discriminators.
+        betas, weight_decay: Of AdamW.
+        warmup: Steps of linear rise; then a cosine falls to `floor` times the highest rate at the last step.
+        clip: Largest gradient norm, of each network.
+        average: Decay of the running mean of weights that is validated and shipped.
+    """
+
+    rate: float = 1e-3
+    discriminator_rate: float = 3e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 1e-2
+    warmup: int = 200
+    floor: float = 0.01
+    clip: float = 3.0
+    average: float = 0.998
+
+
+class CodecRecipe(LightningModule):
+    """Trains any `AudioCodec` as a quantized autoencoder, with or without adversaries.
+
+    All that is random in a step is drawn from (seed, step), so a resumed run equals an uninterrupted one.
+
+    Args:
+        codec: What to train.
+        steps: Length of the run in generator updates: `trainer.max_steps`, and the end of the learning-rate schedule.
+        seed: Of the numbers of codebooks and of all that the codec itself draws.
+        losses: Their weights.
+        optimization: Learning rates and the like.
+        discriminators: Which adversaries, if a loss needs them.
+        discriminator_start: First step with adversaries.
+        quantize_after: First step with the quantizer; until then the codec is a plain autoencoder, so that
+            codebooks begin on latents that mean something.
+        full_share: Share of rows that use all codebooks; the others draw from 1 to all.
+        validate_codebooks: Numbers of codebooks to measure at validation (besides no quantization).
+    """
+
+    def __init__(
+        self,
+        codec: AudioCodec,
+        steps: int,
+        seed: int = 0,
+        losses: Losses = Losses(),
+        optimization: Optimization = Optimization(),
+        discriminators: DiscriminatorConfig = DiscriminatorConfig(),
+        discriminator_start: int = 0,
+        quantize_after: int = 0,
+        full_share: float = 0.4,
+        validate_codebooks: tuple[int, ...] = (1, 2, 4, 8),
+    ):
+        super().__init__()
+        self.automatic_optimization = False
+        info = codec.info
+        self.steps, self.seed, self.losses, self.optimization = steps, seed, losses, optimization
+        self.discriminator_start, self.quantize_after, self.full_share = discriminator_start, quantize_after, full_share
+        self.validate_codebooks = tuple(n for n in validate_codebooks if n <= info.codebooks)
+        self.codec = codec
+        self.average = WeightAverage(codec, optimization.average)
+        self.spectra = Spectra((*losses.mel_sizes, *losses.noise_sizes))
+        self.mel = MelDistance(info.sample_rate, losses.mel_sizes, losses.mel_squared)
+        self.balancer = Balancer(("mel", "wave", "noise", "adversarial", "features")) if losses.balance else None
+        self.discriminators = Discriminators(discriminators, info.channels) if losses.needs_discriminator else None
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    def training_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
+        step = int(self.step)
+        real: Float[Tensor, "batch channel time"] = batch["audio"]
+        generator, discriminator = self.prepare(step)
+
+        output = self.codec(real, self.draw_codebooks(step, len(real)), quantize=step >= self.quantize_after)
+        report = {}
+        adversaries = self.discriminators is not None and step >= self.discriminator_start
+        if adversaries:
+            report |= self.update_discriminators(discriminator, real, output.media.detach())
+
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.distances(real, output.media.float())
+        if adversaries:
+            losses |= self.deceptions(real, output.media)
+        self.backward_through(output, losses)
+        report["gradient"] = clip_grad_norm_(self.codec.parameters(), self.optimization.clip)
+        generator.step()
+        generator.zero_grad()
+
+        self.step += 1
+        (self.average.update if step >= self.quantize_after else self.average.restart)(self.codec)
+        return {"scalars": report | losses | {"commitment": output.loss}, "usage": output.usage}
+
+    def prepare(self, step: int) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer | None]:
+        """Seed the step, set its learning rates and give out both optimizers.
+
+        Lightning counts a step each time that one of its wrapped optimizers steps. Only the generator's is wrapped, so
+        that its `global_step` and `max_steps` count generator updates.
+        """
+        torch.manual_seed(self.seed * 1_000_003 + step * self.trainer.world_size + self.global_rank)
+        wrapped, raw = self.optimizers(), self.optimizers(use_pl_optimizer=False)
+        pairs = zip(_listed(raw), (self.optimization.rate, self.optimization.discriminator_rate), strict=False)
+        for optimizer, rate in pairs:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.rate_factor(step)
+        return _listed(wrapped)[0], (_listed(raw) + [None])[1]
+
+    def draw_codebooks(self, step: int, rows: int) -> Int[Tensor, "batch"]:
+        """Number of codebooks of each row: all of them for a share of the rows, uniform from 1 to all for the rest."""
+        everything = self.codec.info.codebooks
+        generator = torch.Generator().manual_seed(
+            (self.seed + 1) * 7_919_777 + step * self.trainer.world_size + self.global_rank
+        )
+        full = torch.rand(rows, generator=generator) < self.full_share
+        drawn = torch.randint(1, everything + 1, (rows,), generator=generator)
+        return torch.where(full, everything, drawn).to(self.device)
+
+    def update_discriminators(
+        self, optimizer: torch.optim.Optimizer, real: Tensor, fake: Float[Tensor, "batch channel time"]
+    ) -> dict[str, Tensor]:
+        """One step of the discriminators, on a reconstruction without gradient."""
+        self.discriminators.requires_grad_(True)
+        loss = hinge_discriminator(self.discriminators(real), self.discriminators(fake))
+        self.manual_backward(loss)
+        norm = clip_grad_norm_(self.discriminators.parameters(), self.optimization.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.discriminators.requires_grad_(False)
+        return {"discriminator": loss.detach(), "discriminator_gradient": norm}
+
+    def distances(self, real: Tensor, fake: Float[Tensor, "batch channel time"]) -> dict[str, Tensor]:
+        """Losses that compare the reconstruction with its target, in float32."""
+        weights, losses = self.losses, {}
+        if weights.mel or weights.noise:
+            spectra = self.spectra(real, fake)
+        if weights.mel:
+            losses["mel"] = self.mel(spectra)
+        if weights.wave:
+            losses["wave"] = (real - fake).abs().mean()
+        if weights.noise:
+            ratios = [noise_to_signal(spectra[size], weights.noise_floor) for size in weights.noise_sizes]
+            losses["noise"] = torch.stack(ratios).mean()
+        return losses
+
+    def deceptions(self, real: Tensor, fake: Float[Tensor, "batch channel time"]) -> dict[str, Tensor]:
+        """Losses of the generator against discriminators that hold still."""
+        losses, verdicts = {}, self.discriminators(fake)
+        if self.losses.adversarial:
+            losses["adversarial"] = hinge_generator(verdicts)
+        if self.losses.features:
+            with torch.no_grad():
+                truth = self.discriminators(real)
+            losses["features"] = feature_matching(truth, verdicts)
+        return losses
+
+    def backward_through(self, output: CodecOutput, losses: Mapping[str, Tensor]) -> None:
+        """Gradients of the weighted losses, balanced at the output if asked for."""
+        weights = {name: getattr(self.losses, name) for name in losses}
+        total = self.losses.commitment * output.loss
+        if self.balancer is None:
+            total = total + sum(weights[name] * loss for name, loss in losses.items())
+        else:
+            gradient = self.balancer(losses, weights, output.media)
+            total = total + (output.media * gradient).sum()
+        self.manual_backward(total)
+
+    def rate_factor(self, step: int) -> float:
+        """Learning rate of a step relative to the highest: linear warm-up, then a cosine down to the floor."""
+        settings = self.optimization
+        if step < settings.warmup:
+            return (step + 1) / settings.warmup
+        progress = min(1.0, (step - settings.warmup) / max(1, self.steps - settings.warmup))
+        return settings.floor + (1 - settings.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        settings = self.optimization
+        networks = [(self.codec, settings.rate), (self.discriminators, settings.discriminator_rate)]
+        return [
+            torch.optim.AdamW(network.parameters(), lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
+            for network, rate in networks
+            if network is not None
+        ]
+
+    def validation_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """Reconstructions and scores of the averaged weights, in float32 as they are shipped."""
+        quantized = int(self.step) > self.quantize_after
+        with torch.autocast(self.device.type, enabled=False):
+            results = reconstruct_at(self.average.module, batch["audio"], self.validate_codebooks if quantized else ())
+        scores = {label: score(batch["audio"], media, self.codec.info.sample_rate) for label, media in results.items()}
+        return {"media": {"target": batch["audio"]} | results, "scores": scores}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the weights belong to, so that `export` needs nothing but the file."""
+        kind = type(self.codec)
+        checkpoint["codec"] = {
+            "class_path": f"{kind.__module__}.{kind.__qualname__}",
+            "config": asdict(self.codec.config),
+        }
+
+
+def _listed(optimizers: Any) -> list[Any]:
+    return list(optimizers) if isinstance(optimizers, list | tuple) else [optimizers]

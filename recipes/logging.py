@@ -1,0 +1,140 @@
+"""The record of a run: TensorBoard, `metrics.jsonl` for scripts and `train.log` for people, all in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from zoo.codecs.quantizers.base import Usage
+from zoo.recipes.metrics import Score, mean_score
+
+
+class RunLog(Callback):
+    """Writes what `CodecRecipe` reports.
+
+    Args:
+        folder: The run's folder; files in it are appended to.
+        every: Steps between two lines; losses are means over them.
+        clips: How many validation clips are given as sound and picture.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 50, clips: int = 3):
+        self.folder, self.every, self.clips = Path(folder), every, clips
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.scores: dict[str, list[Score]] = defaultdict(list)
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        size = sum(parameter.numel() for parameter in module.codec.parameters()) / 1e6
+        how = f"{type(module.codec).__name__} of {size:.2f} M parameters, seed {module.seed}"
+        self._say(f"{'resume at' if module.step else 'start at'} step {int(module.step)} of {module.steps}: {how}, "
+                  f"torch {torch.__version__}, {torch.get_num_threads()} threads, {trainer.precision_plugin.precision}, "
+                  f"on {module.device}")  # fmt: skip
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.since = time.perf_counter()
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
+    ) -> None:
+        for name, value in outputs["scalars"].items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
+        self.count += 1
+        step = int(module.step)
+        if step % self.every:
+            return
+        values = {f"loss/{name}": float(total) / self.count for name, total in self.sums.items()}
+        values["steps_per_second"] = self.count / (time.perf_counter() - self.since)
+        values["rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        values |= codebook_health(outputs["usage"])
+        self._write(trainer, step, values)
+        self._say(f"step {step}  " + "  ".join(_brief(values)))
+        self.sums, self.count, self.since = {}, 0, time.perf_counter()
+
+    @rank_zero_only
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.validation_began = time.perf_counter()
+
+    @rank_zero_only
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        for label, scores in outputs["scores"].items():
+            for metric, values in scores.items():
+                self.scores[f"{metric}/{label}"] += values
+        if batch_idx < self.clips and trainer.logger is not None:
+            rate = module.codec.info.sample_rate
+            for label, media in outputs["media"].items():
+                if label != "target" or int(module.step) <= trainer.val_check_batch:
+                    show_clip(trainer.logger.experiment, f"clip {batch_idx}/{label}", media, rate, int(module.step))
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        step, values, missing = int(module.step), {}, set()
+        for name, scores in self.scores.items():
+            values[f"valid/{name}"], _ = mean_score(scores)
+            missing |= {score.reason for score in scores if score.reason}
+        seconds = time.perf_counter() - self.validation_began
+        self._write(trainer, step, values)
+        for label in dict.fromkeys(name.split("/")[1] for name in self.scores):
+            figures = "  ".join(
+                f"{metric} {values[f'valid/{metric}/{label}']:.3f}"
+                for metric in dict.fromkeys(name.split("/")[0] for name in self.scores)
+            )
+            self._say(f"valid {step}  {label:13s} {figures}")
+        clips = max((len(scores) for scores in self.scores.values()), default=0)
+        self._say(f"valid {step}  {clips} clips in {seconds:.0f} s" + "".join(f"; left out: {why}" for why in missing))
+        self.scores.clear()
+        self.since = getattr(self, "since", 0.0) + seconds
+
+    def _say(self, line: str) -> None:
+        with open(self.folder / "train.log", "a") as file:
+            file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}  {line}\n")
+
+    def _write(self, trainer: Trainer, step: int, values: dict[str, float]) -> None:
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps({"step": step} | values) + "\n")
+        if trainer.logger is not None:
+            trainer.logger.log_metrics(values, step=step)
+
+
+def codebook_health(usage: Usage | None) -> dict[str, float]:
+    """Share of codes alive, perplexity, restarts and commitment of each codebook, by name; {} without a quantizer."""
+    if usage is None:
+        return {}
+    names = ("used", "perplexity", "restarted", "commitment")
+    columns = {name: getattr(usage, name).tolist() for name in names}
+    return {f"codebook {i}/{name}": value for name, column in columns.items() for i, value in enumerate(column)}
+
+
+def show_clip(board: Any, name: str, media: Tensor, rate: int, step: int) -> None:
+    """Give one clip to TensorBoard as sound and as a log-magnitude picture (80 dB from black to white)."""
+    signal = media[0, :1].detach().float().cpu()
+    board.add_audio(name, signal.clamp(-1, 1), step, sample_rate=rate)
+    spectrum = torch.stft(signal, 512, 128, window=torch.hann_window(512), return_complex=True).abs()
+    decibels = 20 * spectrum.clamp(min=1e-5).log10()
+    picture = ((decibels - decibels.max()) / 80 + 1).clamp(0, 1).flip(1)
+    board.add_image(name, picture, step)
+
+
+def _brief(values: dict[str, float]) -> list[str]:
+    """The values of a training step for one line: losses by name, codebooks as means over levels."""
+    brief = [f"{name.removeprefix('loss/')} {value:.4g}" for name, value in values.items() if "codebook" not in name]
+    for kind in ("used", "perplexity", "restarted"):
+        levels = [value for name, value in values.items() if name.startswith("codebook") and name.endswith(kind)]
+        if levels:
+            brief.append(f"{kind} {sum(levels) / len(levels):.3g}")
+    return brief
