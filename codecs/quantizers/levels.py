@@ -88,13 +88,13 @@ def forward_levels(
     `z` is returned as it came, with code -1 and loss 0.
     """
     counts = used_levels(n, len(levels), z.shape[0])
+    lowest, highest = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
     with torch.autocast(z.device.type, enabled=False):
         x = flatten(z, levels[0].dim)
         if start is not None and levels[0].training and not start.ready(x.detach(), levels):
             return _unquantized(z, len(levels))
         counts = counts.to(x.device).repeat_interleave(len(x) // max(1, len(z)))
         residual, total, outputs, codes = x, torch.zeros_like(x), [], []
-        lowest = int(counts.min()) if len(counts) else 0
         for index, level in enumerate(levels):
             if index < lowest:
                 output = level.quantize(residual)
@@ -110,8 +110,7 @@ def forward_levels(
             codes.append(level_codes)
         if not levels[0].passes_gradient:
             total = total + (x - x.detach()) * (counts > 0)[:, None]
-        used = max(1, int(counts.max()) if len(counts) else 0)
-        loss = torch.stack([output.loss for output in outputs]).sum() / used
+        loss = torch.stack([output.loss for output in outputs]).sum() / max(1, highest)
     return Quantized(unflatten(total, z).to(z.dtype), stack_codes(codes, z), loss, _usage(outputs))
 
 

@@ -18,9 +18,10 @@ from zoo.codecs.quantizers.vector import VectorQuantizer
 class ResidualVectorQuantizer(Quantizer):
     """A stack of levels of one codebook each; any first so many of them are a quantizer of lower rate.
 
-    The decoder's gradient reaches `z` once, whatever the number of levels; the commitment gradient of each level
-    reaches it whole, because what a level passes on is `z` minus the detached codewords so far. The loss is the mean
-    of the levels' losses over the levels in use.
+    What a level passes on is `z` minus the detached codewords so far, so that the commitment gradient of each level
+    reaches `z` whole. The decoder's gradient goes straight through to `z` once, whatever the number of levels
+    (factorized levels: through the projections of each). The loss is the mean of the levels' losses over the levels
+    in use.
 
     Args:
         levels: Quantizers of one codebook, all of one kind and vector size.
