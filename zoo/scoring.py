@@ -1,0 +1,204 @@
+"""Score what a system made of recordings: which clips, its delay, each metric's mean and interval, the conditions."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.codecs.audio.io import FORMATS, open_audio, read_audio
+from zoo.codecs.errors import UserError
+from zoo.recipes import metrics
+from zoo.recipes.metrics import Score
+
+METRICS = {
+    "pesq_wb": metrics.pesq_wb,
+    "stoi": metrics.stoi,
+    "si_sdr": metrics.si_sdr,
+    "mel_distance": metrics.mel_distance,
+}
+SUFFIXES = {*FORMATS, ".g722"}
+PREFERRED_SECONDS = (2.0, 8.0)
+LONGEST_SECONDS = metrics.PESQ_MAX_SECONDS
+MAX_DELAY_SECONDS = 0.04
+RESAMPLES = 2000
+
+RULE_ALL = f"all files; of files longer than {LONGEST_SECONDS:.0f} s the first {LONGEST_SECONDS:.0f} s"
+RULE_SOME = (
+    "files of {0:.0f} to {1:.0f} s first, then by the SHA-256 of their path below the data folder; the first {2}"
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording to score: its path, the part of the path that names it, and how many seconds of it count."""
+
+    path: Path
+    name: str
+    seconds: float
+
+    def read(self, rate: int) -> np.ndarray:
+        """Mono float32 samples at `rate`."""
+        return read_audio(self.path, rate, mono=True)[0][0, : round(self.seconds * rate)]
+
+
+def select(data: str | Path | Sequence[str | Path], count: int | None = None) -> tuple[list[Clip], str]:
+    """Clips of a folder tree, a file or a list of files, and the rule by which they were chosen.
+
+    Args:
+        count: How many; None for all. The same files give the same clips, whatever the folder is called.
+
+    Raises:
+        UserError: No audio there, or a file that can't be read.
+    """
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    clips = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise UserError(f"{source}: no such file or folder; give a folder of audio files, or audio files")
+        root, inside = source.parent, [source]
+        if source.is_dir():
+            root, inside = source, [path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES]
+        clips += [Clip(path, path.relative_to(root).as_posix(), _seconds(path)) for path in inside]
+    if not clips:
+        raise UserError(f"{', '.join(map(str, sources))}: no audio found; expected {', '.join(sorted(SUFFIXES))} files")
+    if count is None:
+        return sorted(clips, key=lambda clip: clip.name), RULE_ALL
+    low, high = PREFERRED_SECONDS
+    order = sorted(clips, key=lambda clip: (not low <= clip.seconds <= high, _digest(clip.name.encode())))
+    return sorted(order[:count], key=lambda clip: clip.name), RULE_SOME.format(low, high, count)
+
+
+def describe(clips: Sequence[Clip], source: str, rule: str) -> dict[str, Any]:
+    """Facts that pin down the data: `sha256` is of the lines "digest-of-the-file  name", as sha256sum prints them."""
+    lines = "".join(f"{_digest(clip.path.read_bytes())}  {clip.name}\n" for clip in clips)
+    seconds = round(sum(clip.seconds for clip in clips), 2)
+    return {"source": source, "rule": rule, "clips": len(clips), "seconds": seconds, "sha256": _digest(lines.encode())}
+
+
+def conditions(processes: int, device: str) -> dict[str, Any]:
+    """Command, hardware, versions and date."""
+    hardware = {"cpu": _cpu(), "cores": os.cpu_count(), "device": device}
+    if device.startswith("cuda"):
+        hardware["gpu"] = torch.cuda.get_device_name(device)
+    packages = ("media-token-zoo", "torch", "torchaudio", "numpy", "soxr", "pesq", "pystoi")
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "hardware": hardware,
+        "processes": processes,
+        "threads_per_process": 1,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@contextmanager
+def workers(processes: int, prepare: Callable[..., None], *arguments: Any) -> Iterator[Callable[..., Iterator[Any]]]:
+    """A `map` over so many fresh processes of one thread each; one process is this very one.
+
+    Args:
+        prepare: Called with `arguments` at the start of each process.
+    """
+    if processes > 1:
+        setup = partial(_prepare, prepare, arguments)
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=setup) as pool:
+            yield pool.map
+        return
+    threads = torch.get_num_threads()
+    try:
+        _prepare(prepare, arguments)
+        yield map
+    finally:
+        torch.set_num_threads(threads)
+
+
+def score(
+    pool: Callable[..., Iterator[Any]], clips: Sequence[Clip], estimates: Sequence[np.ndarray], rate: int, seed: int
+) -> dict[str, Any]:
+    """Metrics of a system's estimates after the system's delay was removed: the median over the clips.
+
+    One delay for all: a codec's delay is a constant, and the waveform of a vocoder does not tell it clip by clip.
+    """
+    delay = round(float(np.median(list(pool(partial(_delay, rate=rate), clips, estimates)))))
+    scores = list(pool(partial(_scores, rate=rate, delay=delay), clips, estimates))
+    return {
+        "delay_samples": delay,
+        "metrics": {name: summary([found[name] for found in scores], seed) for name in METRICS},
+    }
+
+
+def summary(scores: Iterable[Score], seed: int) -> dict[str, Any]:
+    """Mean with its 95 % bootstrap interval over clips, how many clips count, and why the others do not."""
+    scores = list(scores)
+    mean, missing = metrics.mean_score(scores)
+    values = np.array([score.value for score in scores if not math.isnan(score.value)])
+    low = high = None
+    if len(values):
+        draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+        low, high = (round(float(edge), 4) for edge in np.percentile(values[draws].mean(1), [2.5, 97.5]))
+    reasons = Counter(score.reason for score in scores if score.reason)
+    return {
+        "mean": round(mean, 4) if len(values) else None,
+        "low": low,
+        "high": high,
+        "clips": len(values),
+        "missing": missing,
+        "reasons": dict(reasons.most_common()),
+    }
+
+
+def _prepare(prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    prepare(*arguments)
+
+
+def _delay(clip: Clip, estimate: np.ndarray, rate: int) -> int:
+    return metrics.delay_of(clip.read(rate), estimate, round(MAX_DELAY_SECONDS * rate))
+
+
+def _scores(clip: Clip, estimate: np.ndarray, rate: int, delay: int) -> dict[str, Score]:
+    pair = metrics.shift(clip.read(rate), estimate, delay)
+    return {name: metric(*pair, rate) for name, metric in METRICS.items()}
+
+
+def _seconds(path: Path) -> float:
+    """Seconds of the file that count."""
+    with open_audio(path) as file:
+        frames = file.frames if file.frames is not None else sum(block.shape[-1] for block in file.blocks())
+        return min(LONGEST_SECONDS, frames / file.rate)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _cpu() -> str:
+    """Model name of the processor, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"
