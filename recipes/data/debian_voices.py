@@ -21,8 +21,10 @@ from rich.progress import track
 from zoo.codecs.errors import UserError
 from zoo.recipes.data.debian_clips import RATE, write_clip
 from zoo.recipes.data.debian_prompts import prompt_clips
+from zoo.recipes.data.debian_synthetic import synthetic_clips
+from zoo.recipes.data.debian_words import word_clips
 
-SOURCES = {"prompts": prompt_clips}
+SOURCES = {"prompts": prompt_clips, "words": word_clips, "synthetic": synthetic_clips}
 
 CREDITS = [
     {
@@ -46,7 +48,7 @@ CREDITS = [
     {
         "speakers": ["it-carlo"],
         "credit": "Recorded by Carlo Flora (carloflora.com, segreterietelefoniche.it), translated by Silvia Petrin",
-        "license": "CC-BY-SA-3.0",
+        "license": "CC-BY-3.0",
         "package": "asterisk-core-sounds-it-g722",
     },
 ]

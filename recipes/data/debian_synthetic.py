@@ -1,0 +1,88 @@
+"""Synthetic men: festival, flite and espeak-ng voices read made-up sentences, to widen a corpus of few speakers."""
+
+import functools
+import io
+import random
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from zoo.codecs.errors import UserError
+from zoo.recipes.data.debian_clips import RATE, Clip, NotSpeech, run_program, to_int16
+from zoo.recipes.data.synthetic_sentences import sentence
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A synthesizer's voice, the language of its sentences, and how many of about five seconds each it reads."""
+
+    program: str
+    voice: str
+    language: str
+    package: str
+    sentences: int = 50
+    encoding: str = "ascii"
+
+
+# Men, most of them built from a recorded man's speech; espeak-ng's formant voices are cruder and get fewer sentences.
+VOICES = {
+    "kal": Voice("festival", "kal_diphone", "en", "festvox-kallpc16k"),
+    "ked": Voice("festival", "ked_diphone", "en", "festvox-kdlpc16k"),
+    "pc": Voice("festival", "pc_diphone", "it", "festvox-itapc16k", encoding="iso-8859-15"),
+    "nsh": Voice("festival", "msu_ru_nsh_clunits", "ru", "festvox-ru", sentences=80, encoding="utf-8"),
+    "machac": Voice("festival", "czech_machac", "cs", "festvox-czech-machac", encoding="iso-8859-2"),
+    "ph": Voice("festival", "czech_ph", "cs", "festvox-czech-ph", encoding="iso-8859-2"),
+    "mv": Voice("festival", "hy_fi_mv_diphone", "fi", "festvox-suopuhe-mv", encoding="iso-8859-15"),
+    "rms": Voice("flite", "rms", "en", "flite", sentences=80),
+    "awb": Voice("flite", "awb", "en", "flite", sentences=80),
+    "espeak-it": Voice("espeak-ng", "it+m3", "it", "espeak-ng", sentences=20, encoding="utf-8"),
+    "espeak-de": Voice("espeak-ng", "de+m7", "de", "espeak-ng", sentences=20, encoding="utf-8"),
+    "espeak-en": Voice("espeak-ng", "en-gb+m1", "en", "espeak-ng", sentences=20, encoding="utf-8"),
+}
+
+_FESTIVAL_PITCH_VOICES = ("kal_diphone", "ked_diphone")  # the voices whose intonation takes a mean and a deviation
+
+
+def synthetic_clips(cache: Path) -> list[Clip]:
+    """Every sentence of every voice, all in `train`, a folder `synthetic-VOICE` for each."""
+    for program, package in (("text2wave", "festival"), ("flite", "flite"), ("espeak-ng", "espeak-ng")):
+        if not shutil.which(program):
+            needed = " ".join(sorted({voice.package for voice in VOICES.values()} | {"festival", "festival-czech"}))
+            raise UserError(f"{program} (package {package}) is missing; install the voices: sudo apt install {needed}")
+    return [
+        Clip("train", f"synthetic-{name}", f"{index:03}", functools.partial(_speak, voice, index))
+        for name, voice in VOICES.items()
+        for index in range(voice.sentences)
+    ]
+
+
+def _speak(voice: Voice, index: int) -> np.ndarray:
+    text = sentence(voice.language, f"{voice.voice}/{index}")
+    pitch = random.Random(f"{voice.voice}/{index}").uniform(0, 1)  # low to high within the voice's range
+    with tempfile.TemporaryDirectory() as folder:
+        wave = f"{folder}/speech.wav"
+        if voice.program == "festival":
+            _festival(voice, text, pitch, folder, wave)
+        elif voice.program == "flite":
+            run_program("flite", "-voice", voice.voice, "--seti", f"int_f0_target_mean={85 + 40 * pitch:.0f}",
+                        "-t", text, "-o", wave)  # fmt: skip
+        else:
+            run_program("espeak-ng", "-v", voice.voice, "-p", f"{20 + 40 * pitch:.0f}", "-s", "150", "-w", wave, text)
+        samples, rate = soundfile.read(io.BytesIO(Path(wave).read_bytes()), dtype="float32")
+    return to_int16(soxr.resample(samples, rate, RATE, quality="VHQ"))
+
+
+def _festival(voice: Voice, text: str, pitch: float, folder: str, wave: str) -> None:
+    Path(folder, "text").write_text(text, encoding=voice.encoding)
+    command = ["text2wave", "-eval", f"(voice_{voice.voice})"]
+    if voice.voice in _FESTIVAL_PITCH_VOICES:
+        mean = f"(target_f0_mean {85 + 40 * pitch:.0f})"
+        command += ["-eval", f"(set! int_lr_params '({mean} (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)))"]
+    run_program(*command, f"{folder}/text", "-o", wave)
+    if not Path(wave).exists():  # festival exits with 0 whatever happens
+        raise NotSpeech(f"festival made no speech; is the package {voice.package} installed?")
