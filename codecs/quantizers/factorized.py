@@ -31,7 +31,7 @@ class FactorizedVectorQuantizer(Level):
         self, dim: int, size: int, code_dim: int = 8, commitment_weight: float = 0.25, codebook_weight: float = 1.0
     ):
         super().__init__()
-        self.dim, self.size = dim, size
+        self.dim, self.size, self.start = dim, size, None
         self.commitment_weight, self.codebook_weight = commitment_weight, codebook_weight
         self.project_in = nn.Linear(dim, code_dim)
         self.project_out = nn.Linear(code_dim, dim)

@@ -44,7 +44,7 @@ class Level(Quantizer):
 
     dim: int
     size: int
-    start: KMeansStart | None = None
+    start: KMeansStart | None  # no default: one on the class would hide the module of an instance
     passes_gradient: bool = False
 
     @property
