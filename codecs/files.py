@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from pathlib import Path
 from types import TracebackType
 
@@ -21,15 +20,15 @@ class AtomicFile:
 
     def __init__(self, target: str | Path) -> None:
         self.shown = printable(target)
-        self.target = Path(os.path.realpath(target))
-        folder = self.target.parent
-        if not folder.is_dir():
-            raise UserError(f"{self.shown}: the folder {printable(folder)} does not exist; create it first")
-        if self.target.exists() and not stat.S_ISREG(self.target.stat().st_mode):
-            raise UserError(f"{self.shown}: exists and is not a regular file; name a file to write")
-        # Short and without the target's name: that may already be as long as names can be.
-        self.path = folder / f".zoo-{secrets.token_hex(6)}.part"
         try:
+            self.target = Path(os.path.realpath(target))
+            folder = self.target.parent
+            if not folder.is_dir():
+                raise UserError(f"{self.shown}: the folder {printable(folder)} does not exist; create it first")
+            if self.target.exists() and not self.target.is_file():
+                raise UserError(f"{self.shown}: exists and is not a regular file; name a file to write")
+            # Short and without the target's name: that may already be as long as names can be.
+            self.path = folder / f".zoo-{secrets.token_hex(6)}.part"
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise cannot_write(self.shown, error) from error

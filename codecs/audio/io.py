@@ -30,11 +30,10 @@ from zoo.codecs.files import AtomicFile, printable
 
 BLOCK = 65536
 LOUDEST = 1e6  # 120 dB above full scale is no recording, and its square is within a few steps of float32's end.
-FORMATS = {
+FORMATS = {  # no .opus: libsndfile 1.2 ends such files with a loud burst
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
     ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
     ".aiff": ("AIFF", "PCM_16"),
 }
@@ -167,6 +166,7 @@ class AudioWriter:
             raise UserError(
                 f"{printable(path)}: cannot write audio of that kind; choose a name that ends in {', '.join(FORMATS)}"
             )
+        self._limit = 4_000_000_000 if kind[0] in ("WAV", "AIFF") else None  # their sizes are 32-bit numbers
         self._atomic = AtomicFile(path)
         self._sink = _Sink(self._atomic.file)
         self._sound = None
@@ -175,12 +175,14 @@ class AudioWriter:
         except (soundfile.LibsndfileError, ValueError) as error:
             self._atomic.discard()
             raise UserError(
-                f"{printable(path)}: {kind[0]} cannot hold {channels} channels at {rate} Hz as {subtype or kind[1]}"
-                f" ({str(error).strip()}); write .wav, or another rate or channel count"
+                f"{printable(path)}: {kind[0]} cannot hold {channels} channels at {rate} Hz as {subtype or kind[1]};"
+                " write .wav, or another rate or channel count"
             ) from error
 
     def write(self, block: Float32[ndarray, "channel time"]) -> None:
         """Append samples; those outside [-1, 1] are clipped by integer formats."""
+        if self._limit is not None and self._sink.tell() > self._limit:
+            raise UserError(f"{self._atomic.shown}: would grow over the 4 GB that this format can hold; write .flac")
         try:
             self._sound.write(np.ascontiguousarray(block.T))
         except (soundfile.LibsndfileError, AssertionError) as error:
