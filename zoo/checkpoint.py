@@ -46,13 +46,12 @@ def save(codec: AudioCodec, directory: str | Path, dtype: torch.dtype = torch.fl
     """Write the codec to `directory` (made if missing) and return the weights' sha256.
 
     Args:
-        dtype: What floating-point parameters are stored in; float16 halves the file. Buffers (codebooks, counters)
-            and parameters beyond the range of `dtype` keep their own type.
+        dtype: What floating-point tensors of two or more axes are stored in; float16 halves the file. Vectors
+            (biases, counters) are small and keep their own type, and so do tensors beyond the range of `dtype`.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    parameters = dict(codec.named_parameters())
-    tensors = {name: _stored(t, dtype if name in parameters else t.dtype) for name, t in codec.state_dict().items()}
+    tensors = {name: _stored(tensor, dtype) for name, tensor in codec.state_dict().items()}
     content = safetensors.torch.save(tensors)
     sha256 = hashlib.sha256(content).hexdigest()
     header = {"format": FORMAT, "architecture": architecture_of(codec), "config": to_json(codec.config)}
@@ -88,7 +87,7 @@ def load_directory(directory: str | Path, sha256: str = "", device: str | torch.
     except SafetensorError as error:
         raise UserError(f"{path}: not a safetensors file ({error}); restore it") from None
     load_tensors(codec, tensors, str(path))
-    codec.name = directory.resolve().name
+    codec.name = directory.resolve().name.encode("ascii", "backslashreplace").decode()
     return codec.to(device)
 
 
@@ -98,21 +97,10 @@ def load_tensors(codec: AudioCodec, tensors: dict[str, Tensor], where: str) -> N
     Raises:
         UserError: Tensors are missing, unexpected or of another shape.
     """
-    wanted = codec.state_dict()
-    wrong = [
-        f"{name} has shape {list(tensors[name].shape)}, expected {list(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    for problem, names in (
-        ("tensors are missing", [name for name in wanted if name not in tensors]),
-        ("tensors are not of this architecture", [name for name in tensors if name not in wanted]),
-        ("tensors do not fit config.json", wrong),
-    ):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise UserError(f"{where}: {problem}: {', '.join(names[:3])}{more}")
-    codec.load_state_dict(tensors)
+    try:
+        codec.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{where}: {_mismatch(codec.state_dict(), tensors)}") from None
     if hasattr(codec, "fuse"):
         codec.fuse()
     codec.eval()
@@ -153,9 +141,27 @@ def _build(header: Header, path: Path) -> AudioCodec:
         return kind(config)
 
 
+def _mismatch(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
+    shapes = [
+        f"{name} has shape {list(given[name].shape)}, expected {list(wanted[name].shape)}"
+        for name in wanted.keys() & given.keys()
+        if given[name].shape != wanted[name].shape
+    ]
+    problems = (
+        ("tensors are missing", wanted.keys() - given.keys()),
+        ("tensors are not of this architecture", given.keys() - wanted.keys()),
+        ("tensors do not fit the configuration", shapes),
+    )
+    return "; ".join(f"{problem}: {_few(sorted(names))}" for problem, names in problems if names)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     tensor = tensor.detach().cpu()
-    if tensor.is_floating_point() and (tensor.abs() <= torch.finfo(dtype).max).all():
+    if tensor.is_floating_point() and tensor.ndim >= 2 and (tensor.abs() <= torch.finfo(dtype).max).all():
         tensor = tensor.to(dtype)
     return tensor.contiguous().clone()
 

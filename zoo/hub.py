@@ -33,7 +33,7 @@ def download(address: str) -> Path:
     Raises:
         UserError: A malformed address, nothing under it, or no way to get it.
     """
-    match = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
+    match = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address, re.ASCII)
     if match is None:
         raise UserError(f"{address!r} is no hub address; expected hf-hub:user/repo or hf-hub:user/repo@revision")
     repository, revision = match[1], match[2] or "main"
