@@ -22,7 +22,7 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
 
     Args:
         recipe: Name of a bundled recipe or path of a YAML file.
-        overrides: Values that replace the recipe's, as LightningCLI takes them: `--model.steps=100`, `--run.folder=DIR`.
+        overrides: Values that replace the recipe's, as LightningCLI takes them: `--model.steps=100`.
         resume: Go on from the run's `last.ckpt`.
 
     Raises:

@@ -77,6 +77,9 @@ class Optimization:
     average: float = 0.998
 
 
+DISCRIMINATORS = DiscriminatorConfig()
+
+
 class CodecRecipe(LightningModule):
     """Trains any `AudioCodec` as a quantized autoencoder, with or without adversaries.
 
@@ -103,7 +106,7 @@ class CodecRecipe(LightningModule):
         seed: int = 0,
         losses: Losses = Losses(),
         optimization: Optimization = Optimization(),
-        discriminators: DiscriminatorConfig = DiscriminatorConfig(),
+        discriminators: DiscriminatorConfig = DISCRIMINATORS,
         discriminator_start: int = 0,
         quantize_after: int = 0,
         full_share: float = 0.4,

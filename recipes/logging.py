@@ -37,10 +37,12 @@ class RunLog(Callback):
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         size = sum(parameter.numel() for parameter in module.codec.parameters()) / 1e6
-        how = f"{type(module.codec).__name__} of {size:.2f} M parameters, seed {module.seed}"
-        self._say(f"{'resume at' if module.step else 'start at'} step {int(module.step)} of {module.steps}: {how}, "
-                  f"torch {torch.__version__}, {torch.get_num_threads()} threads, {trainer.precision_plugin.precision}, "
-                  f"on {module.device}")  # fmt: skip
+        step, name = int(module.step), type(module.codec).__name__
+        self._say(
+            f"{'resume at' if step else 'start at'} step {step} of {module.steps}: {name} of {size:.2f} M parameters"
+        )
+        self._say(f"seed {module.seed}, torch {torch.__version__}, {torch.get_num_threads()} threads on {module.device}, "
+                  f"precision {trainer.precision_plugin.precision}")  # fmt: skip
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.since = time.perf_counter()
