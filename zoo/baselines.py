@@ -27,6 +27,7 @@ OPUS_KBPS = (6.0, 8.0, 12.0)
 OPUS_FRAME_MS = (20, 60)
 CODEC2_MODES = (3200, 1300)
 CODEC2_RATE = 8000
+BASELINES = len(OPUS_FRAME_MS) * len(OPUS_KBPS) + len(CODEC2_MODES) + 1
 FIT_TOLERANCE = 0.01
 FIT_STEPS = 6
 
@@ -47,7 +48,9 @@ def require_tools() -> None:
         raise UserError(f"baselines need {', '.join(missing)}: apt install opus-tools codec2")
 
 
-def baselines(pool: Callable[..., Iterator[Any]], clips: Sequence[Clip], rate: int, seed: int = 0) -> Iterator[dict]:
+def measure_baselines(
+    pool: Callable[..., Iterator[Any]], clips: Sequence[Clip], rate: int, seed: int = 0
+) -> Iterator[dict[str, Any]]:
     """A row for each of Opus (VBR, `--speech`, fitted to 6, 8 and 12 kbps), Codec2 and a plain 4 kHz low-pass.
 
     Args:

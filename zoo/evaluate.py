@@ -1,0 +1,214 @@
+"""How good a codec is on recordings, at each of its rates: quality, real bitrate, speed, use of the codebooks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+from rich.table import Table
+
+from zoo import registry
+from zoo.baselines import BASELINES, measure_baselines, require_tools
+from zoo.codecs.base import AudioCodec, CodecInfo
+from zoo.codecs.errors import UserError
+from zoo.codecs.files import AtomicFile
+from zoo.recipes.metrics import Score
+from zoo.roundtrip import Trip, at_level, load_worker, round_trip
+from zoo.scoring import Clip, conditions, describe, score, select, summary, workers
+
+USUAL_CODEBOOKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+def evaluate(
+    model: str | AudioCodec,
+    data: str | Path | Sequence[str | Path],
+    codebooks: Sequence[int] | None = None,
+    clips: int | None = None,
+    seed: int = 0,
+    baselines: bool = False,
+    levels: Sequence[float] = (),
+    device: str = "cpu",
+    processes: int = 2,
+    json_file: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Tokenize and reconstruct recordings through real `.ztok` files and score what comes out.
+
+    Args:
+        model: What `zoo.load` takes, or a codec.
+        data: A folder tree, an audio file, or a list of them.
+        codebooks: Numbers of codebooks to use (default: 1, 2, 3, 4, 6, 8, ... and all).
+        clips: How many recordings, chosen by the rule that the result states (default: all).
+        seed: Of the bootstrap.
+        baselines: Also score Opus, Codec2 and a low-pass on the same clips.
+        levels: Gains in dB to apply before the codec and to take back behind it: is it robust to level?
+        device: Where the codec computes.
+        processes: Worker processes of one thread each; 1 works in this process.
+        json_file: Write the result here too.
+
+    Returns:
+        What `json_file` holds: codec, data, conditions, `rows` (one a rate), `codebooks`, `levels`, `baselines`.
+
+    Raises:
+        UserError: No such model or data, no such number of codebooks, or a baseline's program is missing.
+    """
+    codec = registry.load(model) if isinstance(model, str) else model
+    info = codec.info
+    counts = _counts(info, codebooks)
+    if baselines:
+        require_tools()
+    if json_file is not None and not Path(json_file).parent.is_dir():
+        raise UserError(f"{json_file}: its folder does not exist; create it first")
+    chosen, rule = select(data, clips)
+    steps = len(counts) + len(levels) + (BASELINES if baselines else 0)
+    with Progress(disable=not progress) as bar, workers(processes, load_worker, codec, device) as pool:
+        task = bar.add_task("evaluate", total=steps * len(chosen))
+
+        def tracked(function: Callable[..., Any], *lists: Sequence[Any]) -> Iterator[Any]:
+            for found in pool(function, *lists):
+                bar.advance(task)
+                yield found
+
+        rows, histograms = [], []
+        for count in counts:
+            trips = list(tracked(partial(round_trip, codebooks=count), chosen))
+            rows.append(_row(codec, count, trips, chosen, pool, seed))
+            histograms = [trip.histograms for trip in trips]
+        delay = rows[-1]["delay_samples"]
+        level_rows = []
+        for level in levels:
+            found = list(tracked(partial(at_level, decibels=level, codebooks=counts[-1], delay=delay), chosen))
+            level_rows.append(_level_row(level, counts[-1], found, seed))
+        others = []
+        if baselines:
+            for row in measure_baselines(pool, chosen, info.sample_rate, seed):
+                others.append(row)
+                bar.advance(task, len(chosen))
+    result = {
+        "codec": {"name": codec.name, "weights": codec.weights}
+        | info.asdict()
+        | {"codebook_sizes": list(info.codebook_sizes)},
+        "data": describe(chosen, _source(data), rule),
+        "conditions": conditions(processes, device),
+        "rows": rows,
+        "codebooks": _codebook_rows(info, histograms),
+        "levels": level_rows,
+        "baselines": others,
+    }
+    if json_file is not None:
+        write_json(result, json_file)
+    return result
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The rates (and baselines) of a result of `evaluate` as a table to print."""
+    data = result["data"]
+    view = Table(title=f"{result['codec']['name'] or 'codec'} on {data['source']}: {data['clips']} clips")
+    for column in (
+        "system",
+        "kbps",
+        "file kbps",
+        "PESQ-wb",
+        "STOI",
+        "SI-SDR dB",
+        "mel distance",
+        "encode x",
+        "decode x",
+    ):
+        view.add_column(column, justify="left" if column == "system" else "right")
+    for row in result["rows"] + result["baselines"]:
+        kbps, speed = row["kbps"] or {}, row.get("speed") or {}
+        numbers = [kbps.get("payload"), kbps.get("file")]
+        scores = [cell(row["metrics"][name], digits) for name, digits in FORMATS.items()]
+        speeds = ["" if not speed else f"{speed[half]:.0f}" for half in ("encode", "decode")]
+        view.add_row(row["system"], *("" if n is None else f"{n:.2f}" for n in numbers), *scores, *speeds)
+    view.caption = "mean ± half of the 95 % interval; encode, decode: times real time on one thread"
+    return view
+
+
+FORMATS = {"pesq_wb": 2, "stoi": 3, "si_sdr": 1, "mel_distance": 3}
+
+
+def cell(metric: dict[str, Any], digits: int) -> str:
+    """A metric's mean, half its interval, and how many clips are missing in it."""
+    if metric["mean"] is None:
+        return f"none of {metric['missing']}"
+    half = (metric["high"] - metric["low"]) / 2
+    missing = f" ({metric['missing']} missing)" if metric["missing"] else ""
+    return f"{metric['mean']:.{digits}f} ± {half:.{digits}f}{missing}"
+
+
+def write_json(result: dict[str, Any], path: str | Path) -> None:
+    """Write a result as strict JSON."""
+    with AtomicFile(path) as target:
+        target.file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _counts(info: CodecInfo, codebooks: Sequence[int] | None) -> list[int]:
+    if codebooks is None:
+        return [count for count in USUAL_CODEBOOKS if count < info.codebooks] + [info.codebooks]
+    wrong = [count for count in codebooks if not 1 <= count <= info.codebooks]
+    if wrong or not codebooks:
+        raise UserError(f"the codec has 1 to {info.codebooks} codebooks, asked for were {list(codebooks)}")
+    return sorted(set(codebooks))
+
+
+def _row(
+    codec: AudioCodec, count: int, trips: Sequence[Trip], clips: Sequence[Clip], pool: Callable[..., Any], seed: int
+) -> dict[str, Any]:
+    seconds = sum(clip.seconds for clip in clips)
+    payload, file, encode, decode = (
+        sum(getattr(trip, name) for trip in trips)
+        for name in ("payload_bytes", "file_bytes", "encode_seconds", "decode_seconds")
+    )
+    return {
+        "system": f"{codec.name or 'codec'}, {count} codebook{'s' * (count > 1)}",
+        "codebooks": count,
+        "kbps": {
+            "computed": codec.info.kbps(count),
+            "payload": round(payload * 8 / seconds / 1000, 3),
+            "file": round(file * 8 / seconds / 1000, 3),
+        },
+        "speed": {"encode": round(seconds / encode, 1), "decode": round(seconds / decode, 1), "threads": 1},
+    } | score(pool, clips, [trip.audio for trip in trips], codec.info.sample_rate, seed)
+
+
+def _level_row(level: float, count: int, found: Sequence[tuple[Score, float]], seed: int) -> dict[str, Any]:
+    equal = [share for _, share in found]
+    return {
+        "decibels": level,
+        "codebooks": count,
+        "pesq_wb": summary([score for score, _ in found], seed),
+        "equal_codes": round(sum(equal) / len(equal), 6),
+        "clips_with_all_codes_equal": sum(share == 1 for share in equal),
+    }
+
+
+def _codebook_rows(info: CodecInfo, histograms: Sequence[Sequence[np.ndarray]]) -> list[dict[str, Any]]:
+    """Use of each codebook over all clips at the highest rate: share of codes that came, perplexity, entropy."""
+    rows = []
+    for book, counts in enumerate(np.sum(one, axis=0) for one in zip(*histograms, strict=True)):
+        share = counts[counts > 0] / counts.sum()
+        entropy = float(-(share * np.log2(share)).sum())
+        rows.append(
+            {
+                "codebook": book,
+                "size": info.codebook_sizes[book],
+                "codes": int(counts.sum()),
+                "used": round(len(share) / len(counts), 4),
+                "perplexity": round(2**entropy, 2),
+                "entropy_bits": round(entropy, 4),
+                "bits": math.ceil(math.log2(len(counts))),
+            }
+        )
+    return rows
+
+
+def _source(data: str | Path | Sequence[str | Path]) -> str:
+    return str(data) if isinstance(data, str | Path) else ", ".join(map(str, data))
