@@ -1,7 +1,7 @@
 """Audio files as a store of clips at one sample rate, read piece by piece or held in memory; bad files are skipped."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
@@ -138,9 +138,3 @@ class ClipStore:
             return
         self._bad[clip] = 1
         _log.warning("skipping %s (%d skipped so far): %s", self.paths[clip], self.skipped, error)
-
-
-def folders_below(root: Path, paths: Iterable[Path]) -> list[str]:
-    """The first folder below `root` on the way to each path (a speaker, say); `"."` for files in `root` itself."""
-    parts = (path.relative_to(root).parts for path in paths)
-    return [part[0] if len(part) > 1 else "." for part in parts]

@@ -59,7 +59,7 @@ class Sounds:
         time = np.arange(round(self.seconds * self.sample_rate)) / self.sample_rate
         start, end = chance.uniform(80, 320, 2)
         phase = 2 * np.pi * np.cumsum(np.linspace(start, end, time.size)) / self.sample_rate
-        harmonics = np.arange(1, max(2, int(0.9 * self.sample_rate / 2 / max(start, end))))
+        harmonics = np.arange(1, max(2, min(32, int(0.45 * self.sample_rate / max(start, end)))))
         loudness = harmonics ** -chance.uniform(0.7, 1.5) * chance.uniform(0.3, 1.0, harmonics.size)
         shifts = chance.uniform(0, 2 * np.pi, harmonics.size)
         tone = sum(a * np.sin(k * phase + b) for k, a, b in zip(harmonics, loudness, shifts, strict=True))
