@@ -23,6 +23,34 @@ PROMPT_PACKAGES = {
 NOT_SPEECH_FOLDERS = {"silence"}
 NOT_SPEECH_NAMES = {"ascending-2tone", "descending-2tone", "beep", "beeperr", "tt-monkeys"}
 
+# Credits as Debian's copyright files give them; "speakers" is a pattern of speaker folders.
+PROMPT_CREDITS = [
+    {
+        "speakers": "e?-allison",
+        "credit": "Recorded by Allison Smith (theivrvoice.com) for Asterisk; funded by Digium, Inc.",
+        "license": "CC-BY-SA-3.0",
+        "package": "asterisk-core-sounds-en-g722, asterisk-core-sounds-es-g722",
+    },
+    {
+        "speakers": "fr-june",
+        "credit": "Recorded by June Wallack (junewallack.com); funded by Digium, Unlimitel and BGM Informatique",
+        "license": "CC-BY-SA-3.0",
+        "package": "asterisk-core-sounds-fr-g722",
+    },
+    {
+        "speakers": "ru-ivrvoice",
+        "credit": "Provided by Maxim Topal (ivrvoice.ru)",
+        "license": "CC-BY-3.0",
+        "package": "asterisk-core-sounds-ru-g722",
+    },
+    {
+        "speakers": "it-carlo",
+        "credit": "Recorded by Carlo Flora (carloflora.com, segreterietelefoniche.it), translated by Silvia Petrin",
+        "license": "CC-BY-3.0",
+        "package": "asterisk-core-sounds-it-g722",
+    },
+]
+
 _BYTES_PER_SECOND = 8000  # G.722 at 64 kbit/s
 
 

@@ -25,25 +25,38 @@ class Voice:
     voice: str
     language: str
     package: str
+    license: str
+    credit: str
     sentences: int = 50
     encoding: str = "ascii"
 
 
+_CMU = "Carnegie Mellon University"
+_CSTR = "Centre for Speech Technology Research, University of Edinburgh"
+_IFM = "Italian Festival Modules by ISTC-SPFD CNR and ITC-irst"
+_ESPEAK = "eSpeak NG by Jonathan Duddington and others"
+
 # Men, most of them built from a recorded man's speech; espeak-ng's formant voices are cruder and get fewer sentences.
 VOICES = {
-    "kal": Voice("festival", "kal_diphone", "en", "festvox-kallpc16k"),
-    "ked": Voice("festival", "ked_diphone", "en", "festvox-kdlpc16k"),
-    "pc": Voice("festival", "pc_diphone", "it", "festvox-itapc16k", encoding="iso-8859-15"),
-    "nsh": Voice("festival", "msu_ru_nsh_clunits", "ru", "festvox-ru", sentences=80, encoding="utf-8"),
-    "machac": Voice("festival", "czech_machac", "cs", "festvox-czech-machac", encoding="iso-8859-2"),
-    "ph": Voice("festival", "czech_ph", "cs", "festvox-czech-ph", encoding="iso-8859-2"),
-    "mv": Voice("festival", "hy_fi_mv_diphone", "fi", "festvox-suopuhe-mv", encoding="iso-8859-15"),
-    "rms": Voice("flite", "rms", "en", "flite", sentences=80),
-    "awb": Voice("flite", "awb", "en", "flite", sentences=80),
-    "espeak-it": Voice("espeak-ng", "it+m3", "it", "espeak-ng", sentences=20, encoding="utf-8"),
-    "espeak-de": Voice("espeak-ng", "de+m7", "de", "espeak-ng", sentences=20, encoding="utf-8"),
-    "espeak-en": Voice("espeak-ng", "en-gb+m1", "en", "espeak-ng", sentences=20, encoding="utf-8"),
-}
+    "kal": Voice("festival", "kal_diphone", "en", "festvox-kallpc16k", "MIT-like", f"Alan W Black, Kevin Lenzo, {_CMU}"),
+    "ked": Voice("festival", "ked_diphone", "en", "festvox-kdlpc16k", "MIT-like", _CSTR),
+    "pc": Voice("festival", "pc_diphone", "it", "festvox-itapc16k", "GPL-2+", _IFM, encoding="iso-8859-15"),
+    "nsh": Voice("festival", "msu_ru_nsh_clunits", "ru", "festvox-ru", "BSD-like", "Nickolay V. Shmyrev", 80, "utf-8"),
+    "machac": Voice("festival", "czech_machac", "cs", "festvox-czech-machac", "GPL-3+", "Brailcom", 50, "iso-8859-2"),
+    "ph": Voice("festival", "czech_ph", "cs", "festvox-czech-ph", "GPL-2+", "Brailcom", 50, "iso-8859-2"),
+    "mv": Voice("festival", "hy_fi_mv_diphone", "fi", "festvox-suopuhe-mv", "LGPL-2+", "Nicholas Volk, Martti Vainio",
+                encoding="iso-8859-15"),
+    "rms": Voice("flite", "rms", "en", "flite", "BSD-like", f"Flite by {_CMU}", 80),
+    "awb": Voice("flite", "awb", "en", "flite", "BSD-like", f"Flite by {_CMU}", 80),
+    "espeak-it": Voice("espeak-ng", "it+m3", "it", "espeak-ng", "GPL-3+", _ESPEAK, 20, "utf-8"),
+    "espeak-de": Voice("espeak-ng", "de+m7", "de", "espeak-ng", "GPL-3+", _ESPEAK, 20, "utf-8"),
+    "espeak-en": Voice("espeak-ng", "en-gb+m1", "en", "espeak-ng", "GPL-3+", _ESPEAK, 20, "utf-8"),
+}  # fmt: skip
+
+SYNTHETIC_CREDITS = [
+    {"speakers": f"synthetic-{name}", "credit": voice.credit, "license": voice.license, "package": voice.package}
+    for name, voice in VOICES.items()
+]
 
 _FESTIVAL_PITCH_VOICES = ("kal_diphone", "ked_diphone")  # the voices whose intonation takes a mean and a deviation
 
@@ -53,7 +66,10 @@ def synthetic_clips(cache: Path) -> list[Clip]:
     for program, package in (("text2wave", "festival"), ("flite", "flite"), ("espeak-ng", "espeak-ng")):
         if not shutil.which(program):
             needed = " ".join(sorted({voice.package for voice in VOICES.values()} | {"festival", "festival-czech"}))
-            raise UserError(f"{program} (package {package}) is missing; install the voices: sudo apt install {needed}")
+            raise UserError(
+                f"{program} (package {package}) is missing; build without it by --sources prompts words, or install"
+                f" all voices: sudo apt install {needed}"
+            )
     return [
         Clip("train", f"synthetic-{name}", f"{index:03}", functools.partial(_speak, voice, index))
         for name, voice in VOICES.items()

@@ -8,6 +8,7 @@ ffmpeg, and takes what is not installed from the package archive with apt.
 """
 
 import argparse
+import fnmatch
 import json
 import os
 import shutil
@@ -20,38 +21,13 @@ from rich.progress import track
 
 from zoo.codecs.errors import UserError
 from zoo.recipes.data.debian_clips import RATE, write_clip
-from zoo.recipes.data.debian_prompts import prompt_clips
-from zoo.recipes.data.debian_synthetic import synthetic_clips
-from zoo.recipes.data.debian_words import word_clips
+from zoo.recipes.data.debian_prompts import PROMPT_CREDITS, prompt_clips
+from zoo.recipes.data.debian_synthetic import SYNTHETIC_CREDITS, synthetic_clips
+from zoo.recipes.data.debian_words import WORD_CREDITS, word_clips
 
 SOURCES = {"prompts": prompt_clips, "words": word_clips, "synthetic": synthetic_clips}
 
-CREDITS = [
-    {
-        "speakers": ["en-allison", "es-allison"],
-        "credit": "Recorded by Allison Smith (theivrvoice.com) for Asterisk; funded by Digium, Inc.",
-        "license": "CC-BY-SA-3.0",
-        "package": "asterisk-core-sounds-en-g722, asterisk-core-sounds-es-g722",
-    },
-    {
-        "speakers": ["fr-june"],
-        "credit": "Recorded by June Wallack (junewallack.com); funded by Digium, Unlimitel and BGM Informatique",
-        "license": "CC-BY-SA-3.0",
-        "package": "asterisk-core-sounds-fr-g722",
-    },
-    {
-        "speakers": ["ru-ivrvoice"],
-        "credit": "Provided by Maxim Topal (ivrvoice.ru)",
-        "license": "CC-BY-3.0",
-        "package": "asterisk-core-sounds-ru-g722",
-    },
-    {
-        "speakers": ["it-carlo"],
-        "credit": "Recorded by Carlo Flora (carloflora.com, segreterietelefoniche.it), translated by Silvia Petrin",
-        "license": "CC-BY-3.0",
-        "package": "asterisk-core-sounds-it-g722",
-    },
-]
+CREDITS = [*PROMPT_CREDITS, *WORD_CREDITS, *SYNTHETIC_CREDITS]
 
 
 def build(out: Path, cache: Path, sources: list[str], processes: int) -> dict:
@@ -88,7 +64,7 @@ def describe(out: Path, refused: dict[str, str]) -> dict:
             for split, speakers in splits.items()
         },
         "splits": splits,
-        "credits": [entry for entry in CREDITS if present & set(entry["speakers"])],
+        "credits": [entry for entry in CREDITS if fnmatch.filter(present, entry["speakers"])],
         "refused": {"count": len(refused), "reasons": dict(sorted(refused.items()))},
     }
 

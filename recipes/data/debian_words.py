@@ -16,6 +16,21 @@ WORD_FOLDERS = {
     "ktuberling": ("ktuberling-data", "/usr/share/ktuberling/sounds"),
 }
 
+WORD_CREDITS = [
+    {
+        "speakers": "klettres-*",
+        "credit": "KLettres by Anne-Marie Mahfouf and others (KDE); spoken by volunteers",
+        "license": "GPL-2+",
+        "package": "klettres-data",
+    },
+    {
+        "speakers": "ktuberling-*",
+        "credit": "KTuberling by Eric Bischoff, Albert Astals Cid and others (KDE); spoken by volunteers",
+        "license": "GPL-2+",
+        "package": "ktuberling-data",
+    },
+]
+
 # Energy above 5 kHz, against all: a recording made at 8 kHz and resampled has -70 dB there, a dull vowel -45 dB.
 LEAST_TREBLE_DB = -55.0
 MOST_CLIPPED_SHARE = 0.01
