@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -15,6 +16,16 @@ from zoo.recipes.codec import CodecRecipe
 from zoo.recipes.logging import RunLog
 
 BUNDLED = Path(__file__).parent
+MISLEADING = (  # what Lightning says of things that this recipe does on purpose
+    "Found .* in eval mode",  # the averaged weights
+    ".*pre-optimization state",
+    "Your `IterableDataset` has `__len__`",
+    "The number of training batches",
+    "The 'train_dataloader' does not have many workers",
+    "The 'val_dataloader' does not have many workers",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the data module knows where it was
+    ".*LeafSpec",
+)
 
 
 def train(recipe: str, overrides: list[str] | None = None, resume: bool = False) -> Path:
@@ -32,8 +43,9 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
     overrides = list(overrides or [])
     torch.set_float32_matmul_precision("high")
     try:
-        arguments = ["--config", str(path), *overrides]
-        cli = RecipeCLI(name=path.stem, args=arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # it is not a script's own arguments
+            cli = RecipeCLI(name=path.stem, args=["--config", str(path), *overrides])
     except SystemExit as stop:  # argparse prints what is wrong with an option, then exits
         if not stop.code:
             raise
@@ -45,7 +57,12 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
         raise UserError(f"{cli.folder} holds no last.ckpt to resume; train without --resume to start")
     if not resume and last.exists():
         raise UserError(f"{cli.folder} holds a run already; add --resume to go on, or --run.folder=DIR for another")
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if resume else None, weights_only=True)
+    with warnings.catch_warnings():
+        for message in MISLEADING:
+            warnings.filterwarnings("ignore", message)
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if resume else None, weights_only=True)
+    if cli.trainer.global_step % cli.config.run.save_every:
+        cli.trainer.save_checkpoint(last)
     return cli.folder
 
 

@@ -45,7 +45,11 @@ class WeightAverage(nn.Module):
 
     def _blend(self, module: nn.Module, decay: float) -> None:
         mean, live = self.module.state_dict(keep_vars=True), module.state_dict(keep_vars=True)
-        floating = [name for name, value in live.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mean[name] for name in floating], [live[name] for name in floating], 1 - decay)
-        for name in live.keys() - set(floating):
-            mean[name].copy_(live[name])
+        alike = [name for name, value in live.items() if value.is_floating_point() and value.shape == mean[name].shape]
+        torch._foreach_lerp_([mean[name] for name in alike], [live[name] for name in alike], 1 - decay)
+        for name in live.keys() - set(alike):
+            if live[name].shape == mean[name].shape:
+                mean[name].copy_(live[name])
+            else:  # a buffer that grows, such as the vectors that k-means waits for
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.module.get_submodule(owner), leaf, live[name].detach().clone())

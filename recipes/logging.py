@@ -41,8 +41,8 @@ class RunLog(Callback):
         self._say(
             f"{'resume at' if step else 'start at'} step {step} of {module.steps}: {name} of {size:.2f} M parameters"
         )
-        self._say(f"seed {module.seed}, torch {torch.__version__}, {torch.get_num_threads()} threads on {module.device}, "
-                  f"precision {trainer.precision_plugin.precision}")  # fmt: skip
+        machine = f"torch {torch.__version__}, {torch.get_num_threads()} threads on {module.device}"
+        self._say(f"seed {module.seed}, {machine}, precision {trainer.precision_plugin.precision}")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.since = time.perf_counter()

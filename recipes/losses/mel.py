@@ -29,7 +29,7 @@ class MelDistance(nn.Module):
         self.sizes, self.squared, self.floor = tuple(sizes), squared, floor
         for size in self.sizes:
             bank = melscale_fbanks(size // 2 + 1, 0.0, sample_rate / 2, max(4, size * 5 // 64), sample_rate)
-            self.register_buffer(f"bank_{size}", bank.T.contiguous(), persistent=False)
+            self.register_buffer(f"bank_{size}", bank, persistent=False)
 
     def forward(self, spectra: dict[int, Pair]) -> Float[Tensor, ""]:
         """Distance of (target, output) spectra by window size, as `Spectra` gives them."""
@@ -39,9 +39,8 @@ class MelDistance(nn.Module):
         difference = self.log_mel(size, target) - self.log_mel(size, output)
         distance = difference.abs().mean()
         if self.squared:
-            distance = distance + self.squared * (difference.square().mean(1) + 1e-12).sqrt().mean()
+            distance = distance + self.squared * (difference.square().mean(-1) + 1e-12).sqrt().mean()
         return distance
 
-    def log_mel(self, size: int, spectrum: Complex[Tensor, "row frequency frame"]) -> Float[Tensor, "row band frame"]:
-        magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-14).sqrt()
-        return (getattr(self, f"bank_{size}") @ magnitude).clamp(min=self.floor).log()
+    def log_mel(self, size: int, spectrum: Complex[Tensor, "row frame frequency"]) -> Float[Tensor, "row frame band"]:
+        return (spectrum.abs() @ getattr(self, f"bank_{size}")).clamp(min=self.floor).log()
