@@ -38,7 +38,7 @@ _ESPEAK = "eSpeak NG by Jonathan Duddington and others"
 
 # Men, most of them built from a recorded man's speech; espeak-ng's formant voices are cruder and get fewer sentences.
 VOICES = {
-    "kal": Voice("festival", "kal_diphone", "en", "festvox-kallpc16k", "MIT-like", f"Alan W Black, Kevin Lenzo, {_CMU}"),
+    "kal": Voice("festival", "kal_diphone", "en", "festvox-kallpc16k", "MIT-like", f"A. W. Black, K. Lenzo, {_CMU}"),
     "ked": Voice("festival", "ked_diphone", "en", "festvox-kdlpc16k", "MIT-like", _CSTR),
     "pc": Voice("festival", "pc_diphone", "it", "festvox-itapc16k", "GPL-2+", _IFM, encoding="iso-8859-15"),
     "nsh": Voice("festival", "msu_ru_nsh_clunits", "ru", "festvox-ru", "BSD-like", "Nickolay V. Shmyrev", 80, "utf-8"),
