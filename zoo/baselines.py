@@ -1,13 +1,17 @@
 """Classical speech coders beside ours on the same clips, at the bitrates that they really use.
 
 The real bitrate is 8 times the bytes of the audio packets over the seconds of the clips. For Opus the Ogg pages and the
-two header packets are left out; the whole file's rate stands beside it. Codec2's bit stream has no headers.
+two header packets are left out; the whole file's rate stands beside it. Codec2's bit stream has no headers, but frames
+fill whole bytes, so that its 1300 is 1.4 kbps.
+
+    python -m zoo.baselines data/test-seen data/test-unseen --clips 40 --json baselines.json
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,8 +24,9 @@ import soundfile
 import soxr
 
 from zoo.codecs.errors import UserError
-from zoo.scoring import Clip, score
+from zoo.scoring import Clip, conditions, describe, score, select, workers, write_json
 
+RATE = 16000
 TOOLS = ("opusenc", "opusdec", "c2enc", "c2dec")
 OPUS_KBPS = (6.0, 8.0, 12.0)
 OPUS_FRAME_MS = (20, 60)
@@ -51,7 +56,7 @@ def require_tools() -> None:
 def measure_baselines(
     pool: Callable[..., Iterator[Any]], clips: Sequence[Clip], rate: int, seed: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """A row for each of Opus (VBR, `--speech`, fitted to 6, 8 and 12 kbps), Codec2 and a plain 4 kHz low-pass.
+    """Give a row for each of Opus (VBR, `--speech`, fitted to 6, 8 and 12 kbps), Codec2 and a plain 4 kHz low-pass.
 
     Args:
         pool: `map`, or one over processes.
@@ -63,12 +68,18 @@ def measure_baselines(
         for target in OPUS_KBPS:
             bitrate, coded = fit_opus(pool, clips, rate, frame_ms, target)
             setting = f"opusenc --vbr --speech --framesize {frame_ms} --bitrate {bitrate:.3f}"
-            yield _row(f"Opus, {frame_ms} ms frames", setting, pool, clips, coded, seconds, rate, seed)
+            labels = {
+                "system": f"Opus near {target:g} kbps, {frame_ms} ms frames",
+                "family": f"Opus, {frame_ms} ms frames",
+            }
+            yield labels | {"setting": setting} | _scored(pool, clips, coded, seconds, rate, seed)
     for mode in CODEC2_MODES:
         coded = list(pool(partial(codec2, rate=rate, mode=mode), clips))
-        yield _row(f"Codec2 {mode}", f"c2enc {mode}, 8 kHz", pool, clips, coded, seconds, rate, seed)
+        labels = {"system": f"Codec2 {mode}", "family": "Codec2"}
+        yield labels | {"setting": f"c2enc {mode}, 8 kHz"} | _scored(pool, clips, coded, seconds, rate, seed)
     coded = list(pool(partial(low_pass, rate=rate), clips))
-    yield _row("4 kHz low-pass", "resampled to 8 kHz and back", pool, clips, coded, seconds, rate, seed)
+    labels = {"system": "4 kHz low-pass", "family": "4 kHz low-pass", "setting": "resampled to 8 kHz and back"}
+    yield labels | _scored(pool, clips, coded, seconds, rate, seed)
 
 
 def fit_opus(
@@ -135,9 +146,7 @@ def ogg_packets(data: bytes) -> list[int]:
     return sizes
 
 
-def _row(
-    system: str,
-    setting: str,
+def _scored(
     pool: Callable[..., Iterator[Any]],
     clips: Sequence[Clip],
     coded: Sequence[Coded],
@@ -150,10 +159,35 @@ def _row(
         for sizes in zip(*((one.packet_bytes, one.file_bytes) for one in coded), strict=True)
     )
     scored = score(pool, clips, [one.audio for one in coded], rate, seed)
-    return {"system": system, "setting": setting, "kbps": {"payload": payload, "file": file} if file else None} | scored
+    return {"kbps": {"payload": payload, "file": file} if file else None} | scored
 
 
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{' '.join(command)} failed: {done.stderr.strip() or done.returncode}")
+
+
+def main() -> None:
+    """Measure the classical coders alone, on one or more folders, and write JSON."""
+    parser = ArgumentParser(prog="python -m zoo.baselines", description=main.__doc__)
+    parser.add_argument("data", nargs="+", help="folders of recordings")
+    parser.add_argument("--clips", type=int, help="how many recordings of each, by the stated rule (default: all)")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", required=True, help="file to write")
+    given = parser.parse_args()
+    results = []
+    with workers(given.processes) as pool:
+        for data in given.data:
+            clips, rule = select(data, given.clips)
+            results.append({"data": describe(clips, data, rule), "conditions": conditions(given.processes, "cpu")})
+            results[-1]["baselines"] = []
+            for row in measure_baselines(pool, clips, RATE):
+                results[-1]["baselines"].append(row)
+                found = {name: metric["mean"] for name, metric in row["metrics"].items()}
+                print(data, row["system"], row["kbps"], found, flush=True)
+    write_json(results, given.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,11 +16,11 @@ from zoo import registry
 from zoo.baselines import BASELINES, measure_baselines, require_tools
 from zoo.codecs.base import AudioCodec, CodecInfo
 from zoo.codecs.errors import UserError
-from zoo.codecs.files import AtomicFile
 from zoo.recipes.metrics import Score
 from zoo.roundtrip import Trip, at_level, load_worker, round_trip
-from zoo.scoring import Clip, conditions, describe, score, select, summary, workers
+from zoo.scoring import Clip, conditions, describe, score, select, summary, workers, write_json
 
+PASSES = 3  # over the clips for each row: code them, find the delay, score them
 USUAL_CODEBOOKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
@@ -66,7 +65,7 @@ def evaluate(
     if json_file is not None and not Path(json_file).parent.is_dir():
         raise UserError(f"{json_file}: its folder does not exist; create it first")
     chosen, rule = select(data, clips)
-    steps = len(counts) + len(levels) + (BASELINES if baselines else 0)
+    steps = PASSES * (len(counts) + (BASELINES if baselines else 0)) + len(levels)
     with Progress(disable=not progress) as bar, workers(processes, load_worker, codec, device) as pool:
         task = bar.add_task("evaluate", total=steps * len(chosen))
 
@@ -78,7 +77,7 @@ def evaluate(
         rows, histograms = [], []
         for count in counts:
             trips = list(tracked(partial(round_trip, codebooks=count), chosen))
-            rows.append(_row(codec, count, trips, chosen, pool, seed))
+            rows.append(_row(codec, count, trips, chosen, tracked, seed))
             histograms = [trip.histograms for trip in trips]
         delay = rows[-1]["delay_samples"]
         level_rows = []
@@ -89,7 +88,7 @@ def evaluate(
         if baselines:
             for row in measure_baselines(pool, chosen, info.sample_rate, seed):
                 others.append(row)
-                bar.advance(task, len(chosen))
+                bar.advance(task, PASSES * len(chosen))
     result = {
         "codec": {"name": codec.name, "weights": codec.weights}
         | info.asdict()
@@ -144,12 +143,6 @@ def cell(metric: dict[str, Any], digits: int) -> str:
     return f"{metric['mean']:.{digits}f} ± {half:.{digits}f}{missing}"
 
 
-def write_json(result: dict[str, Any], path: str | Path) -> None:
-    """Write a result as strict JSON."""
-    with AtomicFile(path) as target:
-        target.file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
-
-
 def _counts(info: CodecInfo, codebooks: Sequence[int] | None) -> list[int]:
     if codebooks is None:
         return [count for count in USUAL_CODEBOOKS if count < info.codebooks] + [info.codebooks]
@@ -169,6 +162,7 @@ def _row(
     )
     return {
         "system": f"{codec.name or 'codec'}, {count} codebook{'s' * (count > 1)}",
+        "family": codec.name or "codec",
         "codebooks": count,
         "kbps": {
             "computed": codec.info.kbps(count),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import platform
@@ -24,6 +25,7 @@ import torch
 
 from zoo.codecs.audio.io import FORMATS, open_audio, read_audio
 from zoo.codecs.errors import UserError
+from zoo.codecs.files import AtomicFile
 from zoo.recipes import metrics
 from zoo.recipes.metrics import Score
 
@@ -37,6 +39,7 @@ SUFFIXES = {*FORMATS, ".g722"}
 PREFERRED_SECONDS = (2.0, 8.0)
 LONGEST_SECONDS = metrics.PESQ_MAX_SECONDS
 MAX_DELAY_SECONDS = 0.04
+ENVELOPE_SECONDS = 0.02
 RESAMPLES = 2000
 
 RULE_ALL = f"all files; of files longer than {LONGEST_SECONDS:.0f} s the first {LONGEST_SECONDS:.0f} s"
@@ -99,7 +102,7 @@ def conditions(processes: int, device: str) -> dict[str, Any]:
         hardware["gpu"] = torch.cuda.get_device_name(device)
     packages = ("media-token-zoo", "torch", "torchaudio", "numpy", "soxr", "pesq", "pystoi")
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "hardware": hardware,
         "processes": processes,
         "threads_per_process": 1,
@@ -109,7 +112,9 @@ def conditions(processes: int, device: str) -> dict[str, Any]:
 
 
 @contextmanager
-def workers(processes: int, prepare: Callable[..., None], *arguments: Any) -> Iterator[Callable[..., Iterator[Any]]]:
+def workers(
+    processes: int, prepare: Callable[..., None] | None = None, *arguments: Any
+) -> Iterator[Callable[..., Iterator[Any]]]:
     """A `map` over so many fresh processes of one thread each; one process is this very one.
 
     Args:
@@ -131,16 +136,25 @@ def workers(processes: int, prepare: Callable[..., None], *arguments: Any) -> It
 def score(
     pool: Callable[..., Iterator[Any]], clips: Sequence[Clip], estimates: Sequence[np.ndarray], rate: int, seed: int
 ) -> dict[str, Any]:
-    """Metrics of a system's estimates after the system's delay was removed: the median over the clips.
-
-    One delay for all: a codec's delay is a constant, and the waveform of a vocoder does not tell it clip by clip.
-    """
-    delay = round(float(np.median(list(pool(partial(_delay, rate=rate), clips, estimates)))))
+    """Metrics of a system's estimates, the system's delay removed: one for all, as a codec's delay is constant."""
+    delay = common_delay(list(pool(partial(_delays, rate=rate), clips, estimates)), rate)
     scores = list(pool(partial(_scores, rate=rate, delay=delay), clips, estimates))
     return {
         "delay_samples": delay,
         "metrics": {name: summary([found[name] for found in scores], seed) for name in METRICS},
     }
+
+
+def common_delay(delays: Sequence[tuple[int, int]], rate: int) -> int:
+    """A system's delay in samples, from those of waveform and envelope in each clip.
+
+    The median of the waveforms', if half of the clips agree with it to two samples and the envelopes' median to 2 ms.
+    A vocoder's do not: it keeps no phase, and correlation finds any of several periods. Then the envelopes' counts.
+    """
+    waves, envelopes = np.array(delays).T
+    wave, envelope = np.median(waves), np.median(envelopes)
+    agree = np.mean(np.abs(waves - wave) <= 2) >= 0.5 and abs(wave - envelope) <= 0.002 * rate
+    return round(float(wave if agree else envelope))
 
 
 def summary(scores: Iterable[Score], seed: int) -> dict[str, Any]:
@@ -163,13 +177,28 @@ def summary(scores: Iterable[Score], seed: int) -> dict[str, Any]:
     }
 
 
-def _prepare(prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def write_json(result: Any, path: str | Path) -> None:
+    """Write a result as strict JSON."""
+    with AtomicFile(path) as target:
+        target.file.write((json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _prepare(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    prepare(*arguments)
+    if prepare is not None:
+        prepare(*arguments)
 
 
-def _delay(clip: Clip, estimate: np.ndarray, rate: int) -> int:
-    return metrics.delay_of(clip.read(rate), estimate, round(MAX_DELAY_SECONDS * rate))
+def _delays(clip: Clip, estimate: np.ndarray, rate: int) -> tuple[int, int]:
+    """Delay of the waveform and of the envelope."""
+    pair, reach = (clip.read(rate), estimate), round(MAX_DELAY_SECONDS * rate)
+    return metrics.delay_of(*pair, reach), metrics.delay_of(*(_envelope(one, rate) for one in pair), reach)
+
+
+def _envelope(signal: np.ndarray, rate: int) -> np.ndarray:
+    window = np.hanning(round(ENVELOPE_SECONDS * rate))
+    smooth = np.convolve(np.abs(signal), window / window.sum(), "same")
+    return smooth - smooth.mean()
 
 
 def _scores(clip: Clip, estimate: np.ndarray, rate: int, delay: int) -> dict[str, Score]:
@@ -186,6 +215,12 @@ def _seconds(path: Path) -> float:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _command() -> str:
+    """The command line that runs this, without the place where the program is installed."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return " ".join([f"python -m {module.name}" if module else Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _cpu() -> str:
