@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -118,6 +118,14 @@ class Context:
     decoder_future: int
 
 
+class ScaleMeter(Protocol):
+    """Measures the gain of each row of a recording, however it is cut into pieces."""
+
+    def update(self, samples: Float[Tensor, "row channel time"]) -> None: ...
+
+    def scale(self) -> Float[Tensor, "row"]: ...
+
+
 class AudioCodec(nn.Module, ABC):
     """Base of all audio codecs.
 
@@ -162,9 +170,17 @@ class AudioCodec(nn.Module, ABC):
     ) -> CodecOutput:
         """Reconstruct for training: `codebooks` may differ by row; `quantize=False` skips the quantizer."""
 
+    def scale_meter(self) -> ScaleMeter | None:
+        """Measures the gain that travels with the tokens, piece by piece; None if this codec has no gain."""
+        return None
+
     def scale_of(self, media: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch"] | None:
         """Gain that `encode` would store for each row; None if this codec has no gain."""
-        return None
+        meter = self.scale_meter()
+        if meter is None:
+            return None
+        meter.update(media)
+        return meter.scale()
 
     @torch.no_grad()
     def encode(
@@ -206,7 +222,7 @@ class AudioCodec(nn.Module, ABC):
             found, gain = self.encode_rows(signal, codebooks, None if scales is None else scales[rows])
             codes[rows, :, : found.shape[-1]] = found
             if gain is not None:
-                has_gain, gains[rows] = True, gain
+                has_gain, gains[rows] = True, gain.float()
         return Tokens(codes, lengths, gains if has_gain else None, self.name, self.weights)
 
     @torch.no_grad()

@@ -267,15 +267,12 @@ def measure_scales(
     codec: AudioCodec, media: Iterator[Float[Tensor, "row channel time"]]
 ) -> Float32[Tensor, "row"] | None:
     """Gains of the rows of a whole recording; None (and nothing is read) if the codec has none."""
-    meters = None
+    meter = codec.scale_meter()
+    if meter is None:
+        return None
     for block in media:
-        if meters is None:
-            meters = [codec.scale_meter() for _ in range(block.shape[0])]
-            if meters[0] is None:
-                return None
-        for meter, row in zip(meters, block, strict=True):
-            meter.update(row)
-    return torch.stack([meter.scale() for meter in meters])
+        meter.update(block)
+    return meter.scale()
 
 
 def part_of(reader: TokenReader, start: float | None, stop: float | None, rate: int) -> tuple[int, int]:
@@ -331,7 +328,7 @@ def decode_samples(
     blocks = (codes[:, :codebooks].to(place) for codes in reader.blocks(step, start, stop))
     at = start * hop
     for media in decode_chunks(codec, blocks, codec.init_decoder(scales)):
-        block = media.reshape(-1, media.shape[-1]).float().cpu().numpy()
+        block = media.flatten(0, 1).float().cpu().numpy()
         part = block[:, max(0, begin - at) : max(0, end - at)]
         at += block.shape[1]
         if part.shape[1]:
