@@ -304,6 +304,7 @@ class TokenReader:
     def facts(self) -> dict[str, Any]:
         """All that is known about the file without reading its codes."""
         return asdict(self.header) | {
+            "codebooks": len(self.header.codebook_sizes),
             "frames": self.frames,
             "length": self.length,
             "original_length": self.original_length,

@@ -20,16 +20,17 @@ class ToyConfig:
 
 
 class PeakMeter:
-    """Peak of a recording that comes in pieces."""
+    """Peak of each row of a recording that comes in pieces."""
 
     def __init__(self) -> None:
-        self.peak = torch.tensor(0.0)
+        self.peak = torch.tensor(1e-5)
 
     def update(self, samples: Tensor) -> None:
-        self.peak = torch.maximum(self.peak, samples.abs().max())
+        if samples.shape[-1]:
+            self.peak = torch.maximum(self.peak, samples.abs().amax(dim=(1, 2)))
 
     def scale(self) -> Tensor:
-        return self.peak.clamp(min=1e-5)
+        return self.peak
 
 
 class ToyCodec(AudioCodec):
@@ -48,9 +49,6 @@ class ToyCodec(AudioCodec):
     def info(self) -> CodecInfo:
         config = self.config
         return CodecInfo("audio", config.sample_rate, config.channels, config.hop, self.sizes, False, config.hop, 1)
-
-    def scale_of(self, media: Tensor) -> Tensor | None:
-        return media.abs().amax(dim=(1, 2)).clamp(min=1e-5) if self.config.gain else None
 
     def scale_meter(self) -> PeakMeter | None:
         return PeakMeter() if self.config.gain else None
