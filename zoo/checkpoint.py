@@ -43,7 +43,7 @@ class Header:
 
 
 def save(codec: AudioCodec, directory: str | Path, dtype: torch.dtype = torch.float32) -> str:
-    """Write the codec to `directory` (made if missing) and return the weights' sha256.
+    """Write the codec to `directory` (made if missing), fused where it can be, and return the weights' sha256.
 
     Args:
         dtype: What floating-point tensors of two or more axes are stored in; float16 halves the file. Vectors
@@ -51,7 +51,7 @@ def save(codec: AudioCodec, directory: str | Path, dtype: torch.dtype = torch.fl
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _stored(tensor, dtype) for name, tensor in codec.state_dict().items()}
+    tensors = {name: _stored(tensor, dtype) for name, tensor in _fused_state(codec).items()}
     content = safetensors.torch.save(tensors)
     sha256 = hashlib.sha256(content).hexdigest()
     header = {"format": FORMAT, "architecture": architecture_of(codec), "config": to_json(codec.config)}
@@ -97,6 +97,8 @@ def load_tensors(codec: AudioCodec, tensors: dict[str, Tensor], where: str) -> N
     Raises:
         UserError: Tensors are missing, unexpected or of another shape.
     """
+    if hasattr(codec, "fuse") and codec.state_dict().keys() != tensors.keys():
+        codec.fuse()  # what `save` writes is fused; foreign weights may not be
     try:
         codec.load_state_dict(tensors)
     except RuntimeError:
@@ -136,9 +138,27 @@ def _accelerators() -> str:
 
 def _build(header: Header, path: Path) -> AudioCodec:
     kind = architecture_class(header.architecture, str(path))
-    config = from_json(kind.config_class, header.config, f"{path}: config", complete=True)
+    return _new(kind, from_json(kind.config_class, header.config, f"{path}: config", complete=True))
+
+
+def _new(kind: type[AudioCodec], config: Any) -> AudioCodec:
     with torch.random.fork_rng(devices=[]):  # initial weights are thrown away: the caller's seed is not spent on them
         return kind(config)
+
+
+def _fused_state(codec: AudioCodec) -> dict[str, Tensor]:
+    """What the codec would hold after `fuse`; it stays as it is.
+
+    A deep copy will not do: a copy shares the class of its parametrized modules, and `fuse` changes that class.
+    """
+    state = codec.state_dict()
+    if hasattr(codec, "fuse"):
+        twin = _new(type(codec), codec.config)
+        if twin.state_dict().keys() == state.keys():
+            twin.load_state_dict(state)
+            twin.fuse()
+            return twin.state_dict()
+    return state
 
 
 def _mismatch(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:

@@ -1,0 +1,315 @@
+"""What holds for every codec: each registered architecture as a small random one, and each bundled checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from small_codecs import TINY, noise, tiny
+from torch import Tensor
+
+import zoo
+from zoo import checkpoint
+from zoo.codecs.base import AudioCodec
+from zoo.container import TokenHeader, TokenWriter
+from zoo.registry import ARCHITECTURES
+
+CASES = [(name, variant) for name, variants in TINY.items() for variant in variants]
+CASES += [(name, "") for name in zoo.list_models()]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(filter(None, case)))
+def codec(request) -> AudioCodec:
+    name, variant = request.param
+    return tiny(name, variant) if variant else zoo.load(name)
+
+
+@pytest.fixture(scope="module")
+def media(codec) -> Tensor:
+    """60 frames and a bit: the last frame is partial."""
+    return noise(3, codec.info.channels, 60 * codec.info.hop + 3)
+
+
+def test_every_architecture_is_tested():
+    assert set(TINY) == set(ARCHITECTURES)
+
+
+def test_the_codes_of_these_tests_are_varied(codec, media):
+    # 183 frames that all got one code would pass most of what follows.
+    codes = codec.encode(media).codes
+    assert all(len(codes[:, level].unique()) >= 8 for level in range(codec.info.codebooks))
+
+
+def test_codes_do_not_depend_on_the_batch(codec, media):
+    together = codec.encode(media)
+    for row in range(len(media)):
+        alone = codec.encode(media[row : row + 1])
+        assert_same_codes(codec, media[row : row + 1], together.codes[row : row + 1], alone.codes)
+        if alone.scales is not None:
+            torch.testing.assert_close(together.scales[row : row + 1], alone.scales)
+
+
+def test_codes_and_samples_do_not_depend_on_padding(codec, media):
+    hop = codec.info.hop
+    lengths = torch.tensor([media.shape[-1], 40 * hop, 17 * hop + 1])
+    padded = media.clone()
+    for row, length in enumerate(lengths):
+        padded[row, :, length:] = float("nan")  # what is behind the end is never looked at
+    tokens = codec.encode(padded, lengths=lengths)
+    decoded = codec.decode(tokens)
+    for row, length in enumerate(lengths.tolist()):
+        own = media[row : row + 1, :, :length]
+        frames = -(-length // hop)
+        assert_same_codes(codec, own, tokens.codes[row : row + 1, :, :frames], codec.encode(own).codes)
+        assert (tokens.codes[row, :, frames:] == -1).all()
+        assert (decoded[row, :, length:] == 0).all()
+        gain = None if tokens.scales is None else tokens.scales[row : row + 1]
+        alone = replace(
+            tokens, codes=tokens.codes[row : row + 1, :, :frames], lengths=torch.tensor([length]), scales=gain
+        )
+        close(decoded[row : row + 1, :, :length], codec.decode(alone))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chunks_of_any_size_give_the_codes_of_the_whole(codec, media, seed):
+    whole = codec.encode(media)
+    state, parts, codebooks = codec.init_encoder(whole.scales), [], codec.info.codebooks - 1
+    for chunk in pieces(media, seed, 7 * codec.info.hop):
+        codes, state = codec.encode_chunk(chunk, state, codebooks)
+        parts.append(codes)
+    codes, _ = codec.encode_chunk(media[..., :0], state, codebooks, final=True)
+    assert_same_codes(codec, media, torch.cat([*parts, codes], dim=-1), whole.codes[:, :codebooks])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chunks_of_any_size_give_the_samples_of_the_whole(codec, media, seed):
+    tokens = codec.encode(media)
+    state, parts = codec.init_decoder(tokens.scales), []
+    for chunk in pieces(tokens.codes, seed, 9):
+        samples, state = codec.decode_chunk(chunk, state)
+        parts.append(samples)
+    samples, _ = codec.decode_chunk(tokens.codes[..., :0], state, final=True)
+    joined = torch.cat([*parts, samples], dim=-1)
+    assert joined.shape[-1] == tokens.codes.shape[-1] * codec.info.hop
+    close(joined[..., : media.shape[-1]], codec.decode(tokens))
+
+
+def test_codes_are_the_same_in_train_mode_and_encoding_learns_nothing(codec, media):
+    training = copy.deepcopy(codec).train()
+    assert_same_codes(codec, media, training.encode(media).codes, codec.encode(media).codes)
+    before = codec.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in training.state_dict().items())
+
+
+def test_codes_do_not_depend_on_the_number_of_threads(codec, media):
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = codec.encode(media)
+        torch.set_num_threads(3)
+        assert_same_codes(codec, media, one.codes, codec.encode(media).codes)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_first_codebooks_are_a_prefix(codec, media):
+    tokens = codec.encode(media)
+    for n in range(1, codec.info.codebooks + 1):
+        fewer = codec.encode(media, codebooks=n)
+        assert fewer.codes.shape[1] == n
+        assert_same_codes(codec, media, fewer.codes, tokens.codes[:, :n])
+        close(codec.decode(fewer), codec.decode(tokens.first(n)))
+
+
+def test_more_codebooks_change_the_reconstruction(codec, media):
+    tokens = codec.encode(media)
+    rates = [codec.decode(tokens.first(n)) for n in range(1, codec.info.codebooks + 1)]
+    assert all(not torch.allclose(a, b) for a, b in zip(rates, rates[1:], strict=False))
+
+
+def test_any_length_gives_the_stated_number_of_frames_and_its_own_length_back(codec):
+    hop = codec.info.hop
+    for time in (1, hop - 1, hop, hop + 1, 5 * hop + 2):
+        tokens = codec.encode(noise(1, codec.info.channels, time))
+        assert tokens.codes.shape == (1, codec.info.codebooks, -(-time // hop))
+        media = codec.decode(tokens)
+        assert media.shape == (1, codec.info.channels, time)
+        assert media.isfinite().all()
+
+
+def test_silence_stays_finite(codec):
+    media = codec.decode(codec.encode(torch.zeros(1, codec.info.channels, 10 * codec.info.hop)))
+    assert media.isfinite().all()
+
+
+@pytest.mark.parametrize("codebooks", [1, None])
+def test_the_stated_bitrate_is_what_a_token_file_grows_by(codec, tmp_path, codebooks):
+    info, sizes = codec.info, []
+    for frames in (80, 160):  # whole bytes, and one block each: the rest of the file is equally large
+        codes = codec.encode(noise(1, info.channels, frames * info.hop), codebooks).codes
+        path = tmp_path / f"{frames}.ztok"
+        header = TokenHeader(
+            codec.name, codec.weights, info.sample_rate, info.hop, info.channels, info.codebook_sizes[:codebooks], 1,
+            info.channels, False, info.sample_rate, block_frames=160,
+        )  # fmt: skip
+        with TokenWriter(path, header) as writer:
+            writer.write(codes)
+            writer.finish(frames * info.hop, frames * info.hop)
+        sizes.append(path.stat().st_size)
+    seconds = 80 * info.hop / info.sample_rate
+    assert (sizes[1] - sizes[0]) * 8 / seconds / 1000 == pytest.approx(info.kbps(codebooks), rel=1e-9)
+
+
+def test_the_stated_parameters_and_codebooks_are_there(codec, media):
+    info = codec.info
+    assert info.parameters == sum(p.numel() for p in codec.parameters() if p.requires_grad)
+    assert info.frame_rate * info.hop == info.sample_rate
+    codes = codec.encode(media).codes
+    assert all(codes[:, level].max() < size for level, size in enumerate(info.codebook_sizes))
+
+
+def test_encoder_and_decoder_reach_as_far_as_stated(codec):
+    exact = copy.deepcopy(codec).double()
+    hop = codec.info.hop
+    reach = codec.context
+    bounded = reach is not None and max(vars(reach).values()) < 1000
+    frames = 2 * sum(vars(reach).values()) + 9 if bounded else 60
+    middle = frames // 2
+    lookahead = 0
+    for frame in (0, middle):
+        latents, seen = frames_seen_by_decoder(exact, frames, frame), samples_seen_by_encoder(exact, frames, frame)
+        ends = samples_seen_by_encoder(exact, frames, int(latents.max()))
+        lookahead = max(lookahead, int(ends.max()) + 1 - (frame + 1) * hop)
+        if bounded and frame == middle:
+            assert frame - latents.min() == reach.decoder_past
+            assert latents.max() - frame == reach.decoder_future
+            assert frame - seen.min() // hop == reach.encoder_past
+            assert seen.max() // hop - frame == reach.encoder_future
+    if codec.info.lookahead is not None:
+        assert lookahead <= codec.info.lookahead
+    if codec.info.causal:
+        assert int(samples_seen_by_encoder(exact, frames, middle).max()) < (middle + 1) * hop
+        assert int(frames_seen_by_decoder(exact, frames, middle).max()) == middle
+
+
+def test_a_saved_codec_comes_back_with_the_same_codes_and_samples(codec, media, tmp_path):
+    checkpoint.save(codec, tmp_path)
+    again = checkpoint.load_directory(tmp_path)
+    assert again.config == codec.config
+    tokens = codec.encode(media)
+    assert_same_codes(codec, media, again.encode(media).codes, tokens.codes)
+    close(again.decode(replace(tokens, weights="")), codec.decode(tokens))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near_float32(codec, media, dtype):
+    half = copy.deepcopy(codec).to(dtype)
+    with torch.no_grad():
+        wanted = codec(media, quantize=False).media
+        found = half(media.to(dtype), quantize=False).media.float()
+        assert half(media.to(dtype)).media.isfinite().all()
+    tokens = half.encode(media.to(dtype))
+    assert half.decode(tokens).isfinite().all()
+    # bfloat16 has 8 bits of mantissa: an error of 2^-9 per operation, which some tens of layers add up
+    assert (found - wanted).norm() < 0.1 * wanted.norm()
+
+
+def test_gradients_reach_every_parameter(codec, media):
+    training = copy.deepcopy(codec).train().requires_grad_()
+    output = training(media)
+    (output.media.square().mean() + output.loss).backward()
+    idle = [name for name, p in training.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle
+
+
+def test_rows_may_use_different_numbers_of_codebooks(codec, media):
+    with torch.no_grad():
+        mixed = codec(media, codebooks=torch.tensor([1, 2, codec.info.codebooks])).media
+        for row, n in enumerate([1, 2, codec.info.codebooks]):
+            close(mixed[row : row + 1], codec(media[row : row + 1], codebooks=n).media)
+
+
+def pieces(tensor: Tensor, seed: int, longest: int) -> Iterator[Tensor]:
+    """The tensor cut along its last axis at random places; some pieces are empty."""
+    draw, at = random.Random(seed), 0
+    while at < tensor.shape[-1]:
+        size = draw.randint(0, longest)
+        yield tensor[..., at : at + size]
+        at += size
+
+
+def close(found: Tensor, wanted: Tensor) -> None:
+    """Equal up to float32 rounding in sums of another order."""
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * max(1.0, float(wanted.abs().max())))
+
+
+def assert_same_codes(codec: AudioCodec, media: Tensor, found: Tensor, wanted: Tensor) -> None:
+    """Equal codes; a frame may differ if, where it first does, both codewords are equally near to the latent."""
+    assert found.shape == wanted.shape
+    for row, frame in (found != wanted).any(dim=1).nonzero().tolist():
+        level = int((found[row, :, frame] != wanted[row, :, frame]).nonzero()[0])
+        with latents_of(codec) as seen:
+            codec.encode(media[row : row + 1])
+        z = seen[0][0, :, frame].double()
+        prefix = sum_of_codewords(codec, wanted[row, :level, frame])
+        near, other = (sum_of_codewords(codec, codes[row, : level + 1, frame]) - prefix for codes in (found, wanted))
+        residual = z - prefix
+        gap = abs(float((residual - near).square().sum() - (residual - other).square().sum()))
+        # Two roundings: the latent is off by d, which moves the gap by 2 d |near - other| (d: some tens of layers); and
+        # distances are computed as |r|^2 - 2 r e + |e|^2, each to a relative 2^-24.
+        rounding = torch.finfo(torch.float32).eps
+        bound = 2 * 100 * rounding * float(z.norm() * (near - other).norm())
+        bound += 4 * rounding * float(residual.square().sum() + near.square().sum() + other.square().sum())
+        assert gap <= bound, f"row {row} frame {frame} level {level}: no tie, gap {gap:.3g} > {bound:.3g}"
+
+
+def sum_of_codewords(codec: AudioCodec, codes: Tensor) -> Tensor:
+    """Latent `[dim]` that the codes of one frame stand for."""
+    if not len(codes):
+        return torch.zeros(1, dtype=torch.float64)
+    return codec.quantizer.decode(codes[None, :, None])[0, :, 0].double()
+
+
+@contextmanager
+def latents_of(codec: AudioCodec) -> Iterator[list[Tensor]]:
+    """What the quantizer is given to encode, call by call."""
+    seen, encode = [], codec.quantizer.encode
+    codec.quantizer.encode = lambda z, n=None: seen.append(z) or encode(z, n)
+    try:
+        yield seen
+    finally:
+        del codec.quantizer.encode
+
+
+def samples_seen_by_encoder(codec: AudioCodec, frames: int, frame: int) -> Tensor:
+    """Indices of all input samples with an influence on the latent of `frame`."""
+    media = noise(1, codec.info.channels, frames * codec.info.hop).double().requires_grad_()
+    scales = None if codec.scale_of(media) is None else torch.ones(1, dtype=torch.float64)
+    with latents_of(codec) as seen:
+        codec.encode_rows(media, None, scales)
+    (gradient,) = torch.autograd.grad(weighted(seen[0][..., frame]), media)
+    return gradient[0].abs().sum(dim=0).nonzero().flatten()
+
+
+def frames_seen_by_decoder(codec: AudioCodec, frames: int, frame: int) -> Tensor:
+    """Indices of all latents with an influence on the samples of `frame`."""
+    hop = codec.info.hop
+    codes = torch.zeros(1, codec.info.codebooks, frames, dtype=torch.int64)
+    latents = noise(1, codec.quantizer.decode(codes).shape[1], frames).double().requires_grad_()
+    codec.quantizer.decode = lambda codes: latents
+    try:
+        media = codec.decode_rows(codes, None)
+    finally:
+        del codec.quantizer.decode
+    (gradient,) = torch.autograd.grad(weighted(media[..., frame * hop : (frame + 1) * hop]), latents)
+    return gradient[0].abs().sum(dim=0).nonzero().flatten()
+
+
+def weighted(values: Tensor) -> Tensor:
+    """A sum in which nothing cancels by chance."""
+    return (values * torch.linspace(1, 2, values.numel(), dtype=values.dtype).view(values.shape)).sum()
