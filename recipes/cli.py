@@ -62,7 +62,7 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
             warnings.filterwarnings("ignore", message)
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if resume else None, weights_only=True)
     if cli.trainer.global_step % cli.config.run.save_every:
-        cli.trainer.save_checkpoint(last)
+        cli.trainer.save_checkpoint(last, weights_only=False)
     return cli.folder
 
 

@@ -251,10 +251,8 @@ class CodecRecipe(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights belong to, so that `export` needs nothing but the file."""
         kind = type(self.codec)
-        checkpoint["codec"] = {
-            "class_path": f"{kind.__module__}.{kind.__qualname__}",
-            "config": asdict(self.codec.config),
-        }
+        class_path = f"{kind.__module__}.{kind.__qualname__}"
+        checkpoint["codec"] = {"class_path": class_path, "config": asdict(self.codec.config), "seed": self.seed}
 
 
 def _listed(optimizers: Any) -> list[Any]:

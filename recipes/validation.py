@@ -22,7 +22,9 @@ def reconstruct_at(
     codec: AudioCodec, media: Float[Tensor, "batch channel time"], codebooks: tuple[int, ...]
 ) -> dict[str, Float[Tensor, "batch channel time"]]:
     """Reconstructions by label: the number of codebooks, or "unquantized"."""
-    results = {"unquantized": codec(media, quantize=False).media}
+    scales = codec.scale_of(media)
+    gain = 1.0 if scales is None else scales[:, None, None]  # `forward` takes audio at the codec's nominal level
+    results = {"unquantized": codec(media / gain, quantize=False).media * gain}
     if codebooks:
         tokens = codec.encode(media, max(codebooks))
         results |= {f"{n} codebooks": codec.decode(tokens.first(n)) for n in codebooks}

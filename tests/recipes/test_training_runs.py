@@ -1,0 +1,118 @@
+"""The bundled recipes, run as `zoo train` runs them."""
+
+import json
+
+import pytest
+import torch
+
+from zoo.codecs.errors import UserError
+from zoo.recipes.cli import RecipeCLI, find_recipe, list_recipes, train
+from zoo.recipes.codec import CodecRecipe
+from zoo.recipes.export import export
+
+SMOKE = "spectral.speech-16khz-smoke"
+
+
+def checkpoint(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return train(SMOKE, [f"--run.folder={folder}"])
+
+
+def test_a_run_leaves_its_weights_its_recipe_and_a_log_for_people_and_scripts(run):
+    assert {"last.ckpt", "recipe.yaml", "train.log", "metrics.jsonl"} <= {path.name for path in run.iterdir()}
+    assert any(path.name.startswith("events.out.tfevents") for path in run.iterdir())
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["step"] == 5 and lines[-1]["step"] == 20
+    trained = [line for line in lines if "steps_per_second" in line][-1]
+    losses = ("mel", "wave", "noise", "commitment", "adversarial", "features", "discriminator")
+    assert all(trained[f"loss/{name}"] > 0 for name in losses)
+    assert all(0 <= trained[f"codebook {level}/used"] <= 1 for level in range(4))
+    scored = [line for line in lines if "valid/pesq/4 codebooks" in line]
+    assert [line["step"] for line in scored] == [10, 20]
+    assert "valid 20  4 codebooks" in (run / "train.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_crashed_and_resumed_run_equals_an_uninterrupted_one(run, tmp_path, monkeypatch):
+    def power_cut(recipe, batch, index):
+        raise RuntimeError("power cut")
+
+    folder = tmp_path / "parts"
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
+        patched.setattr(CodecRecipe, "validation_step", power_cut)  # at step 10: batch 3 of the second epoch of 7
+        train(SMOKE, [f"--run.folder={folder}"])
+    assert checkpoint(folder)["global_step"] == 10
+    train(SMOKE, [f"--run.folder={folder}"], resume=True)
+    whole, parts = checkpoint(run), checkpoint(folder)
+    torch.testing.assert_close(parts["state_dict"], whole["state_dict"], rtol=0, atol=0)
+    torch.testing.assert_close(parts["optimizer_states"], whole["optimizer_states"], rtol=0, atol=0)
+    assert parts["global_step"] == whole["global_step"] == 20
+    assert parts["GeneratedAudio"] == whole["GeneratedAudio"] == {"consumed": 80}  # 20 batches of 4
+
+
+def test_the_export_holds_the_averaged_weights_and_codes_audio(run):
+    codec, facts = export(run / "last.ckpt")
+    assert facts == {"steps": 20, "seed": 1}
+    saved = checkpoint(run)["state_dict"]
+    weight = codec.decoder.enter.weight
+    assert torch.equal(weight, saved["average.module.decoder.enter.weight"])
+    assert not torch.equal(weight, saved["codec.decoder.enter.weight"])
+    media = torch.randn(1, 1, 3200)
+    tokens = codec.encode(media)
+    assert tokens.codes.shape == (1, 4, 10)
+    assert torch.isfinite(codec.decode(tokens)).all()
+
+
+def test_a_checkpoint_cannot_make_export_import_code_of_its_choice(run, tmp_path):
+    saved = checkpoint(run)
+    saved["codec"]["class_path"] = "antigravity.Codec"
+    torch.save(saved, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match="antigravity.Codec"):
+        export(tmp_path / "evil.ckpt")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint"])
+def test_export_names_a_file_that_is_no_checkpoint(content, tmp_path):
+    path = tmp_path / "wrong.ckpt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match="wrong.ckpt"):
+        export(path)
+
+
+def test_a_finished_run_is_not_overwritten_by_another(run):
+    with pytest.raises(UserError, match="--resume"):
+        train(SMOKE, [f"--run.folder={run}"])
+
+
+def test_there_must_be_a_run_to_resume(tmp_path):
+    with pytest.raises(UserError, match="no last.ckpt"):
+        train(SMOKE, [f"--run.folder={tmp_path}"], resume=True)
+
+
+def test_an_unknown_recipe_is_answered_with_those_that_exist():
+    with pytest.raises(UserError, match=SMOKE):
+        train("no-such-recipe")
+
+
+def test_an_unknown_option_is_the_users_error(tmp_path, capsys):
+    with pytest.raises(UserError, match="model.no_such"):
+        train(SMOKE, [f"--run.folder={tmp_path}", "--model.no_such=1"])
+
+
+def test_a_missing_corpus_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        train("spectral.speech-16khz", [f"--run.folder={tmp_path}", f"--data.init_args.train_dir={tmp_path}/nowhere"])
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_bundled_recipe_builds_its_codec_and_data(name):
+    cli = RecipeCLI(name, ["--config", str(find_recipe(name))])
+    assert cli.trainer.max_steps == cli.model.steps
+    assert cli.model.seed == cli.config.seed_everything
+    assert cli.datamodule.batch_size > 0
