@@ -19,6 +19,14 @@ def test_kmeans_finds_separated_clusters():
     assert shares.tolist() == pytest.approx([1 / 3] * 3)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_clusters_that_run_empty_find_vectors_elsewhere(seed):
+    """Six points, 10 vectors on each: random starts all but surely (98 %) put two centres on one point."""
+    found, shares = kmeans(torch.eye(6).repeat(10, 1), 6, generator(seed, 0))
+    assert shares.tolist() == pytest.approx([1 / 6] * 6)
+    assert found.sort(dim=0).values[-1].tolist() == [1] * 6
+
+
 def test_kmeans_gives_finite_codewords_for_silence():
     found, shares = kmeans(torch.zeros(100, 4), 16, generator(0, 0))
     assert found.abs().max() == 0 and shares.sum() == 1
