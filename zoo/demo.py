@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -24,12 +25,11 @@ from zoo.codecs.audio.io import AudioWriter, open_audio, read_audio
 from zoo.codecs.base import AudioCodec
 from zoo.codecs.errors import UserError
 from zoo.container import TokenReader
-from zoo.recipes.metrics import Score, align, pesq_wb, stoi
+from zoo.recipes.metrics import Score, pesq_wb, stoi
 
 RECORDING = files("zoo") / "assets" / "confbridge-pin.flac"
 LONGEST_SECONDS = 20  # what the picture can show and PESQ can score
-LARGEST_DELAY_SECONDS = 0.04
-COLUMNS = ("", "file size", "measured kbps", "PESQ", "STOI", "tokenize", "reconstruct", "real-time factor")
+COLUMNS = ("codebooks", "bytes", "measured kbps", "PESQ", "STOI", "tokenize", "reconstruct", "real-time factor")
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,6 @@ class Outcome:
     reconstruct_seconds: float
     speed: float
 
-    @property
-    def title(self) -> str:
-        return f"{self.codebooks} codebook{'s' if self.codebooks > 1 else ''}"
-
 
 @dataclass(frozen=True)
 class Report:
@@ -80,7 +76,6 @@ class Report:
 
 def run(recording: Path, codec: AudioCodec, folder: Path) -> Report:
     """Write all that the demo shows to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
     original = folder / "original.wav"
     copy_start(recording, original)
     rate = codec.info.sample_rate
@@ -94,15 +89,18 @@ def run(recording: Path, codec: AudioCodec, folder: Path) -> Report:
 
 
 def three_rates(codec: AudioCodec) -> list[int]:
-    """A quarter, a half and all of the codec's codebooks."""
+    """An eighth, a half and all of the codec's codebooks."""
     count = codec.info.codebooks
-    return sorted({max(1, count // 4), max(1, count // 2), count})
+    return sorted({max(1, count // 8), max(1, count // 2), count})
 
 
 def copy_start(recording: Path, target: Path) -> None:
-    """Write the first seconds of a recording as a WAV file."""
-    with open_audio(recording) as file, AudioWriter(target, file.rate, file.channels) as writer:
-        writer.write(next(file.blocks(LONGEST_SECONDS * file.rate)))
+    """Write the first seconds of a recording as a WAV file, in a folder that is made if missing."""
+    with open_audio(recording) as file:
+        start = next(file.blocks(LONGEST_SECONDS * file.rate))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with AudioWriter(target, file.rate, file.channels) as writer:
+            writer.write(start)
 
 
 def measure(
@@ -119,24 +117,21 @@ def measure(
 
     rate = codec.info.sample_rate
     media = read_audio(audio, rate, mono=True)[0][0]
-    expected, found, _ = align(reference, media, round(LARGEST_DELAY_SECONDS * rate))
     with TokenReader(tokens) as reader:
         codes = reader.read()[0].numpy()
     return Outcome(
-        codebooks, codes, media, facts["bytes"], facts["kbps"], pesq_wb(expected, found, rate),
-        stoi(expected, found, rate), middle - begin, end - middle, facts["seconds"] / (end - begin),
+        codebooks, codes, media, facts["bytes"], facts["kbps"], pesq_wb(reference, media, rate),
+        stoi(reference, media, rate), middle - begin, end - middle, facts["seconds"] / (end - begin),
     )  # fmt: skip
 
 
 def rows_of(original: Path, seconds: float, outcomes: list[Outcome]) -> list[tuple[str, ...]]:
     """Cells of the table, the original's row first."""
     size = original.stat().st_size
-    rows: list[tuple[str, ...]] = [
-        ("original", f"{size:,} bytes", f"{size * 8 / 1000 / seconds:.0f}", "", "", "", "", "")
-    ]
+    rows: list[tuple[str, ...]] = [("original", f"{size:,}", f"{size * 8 / 1000 / seconds:.0f}", "", "", "", "", "")]
     for outcome in outcomes:
         rows.append((
-            outcome.title, f"{outcome.size:,} bytes", f"{outcome.kbps:.2f}", shown(outcome.pesq, 2),
+            str(outcome.codebooks), f"{outcome.size:,}", f"{outcome.kbps:.2f}", shown(outcome.pesq, 2),
             shown(outcome.stoi, 3), f"{outcome.tokenize_seconds:.2f} s", f"{outcome.reconstruct_seconds:.2f} s",
             f"{outcome.speed:.0f}x",
         ))  # fmt: skip
@@ -152,7 +147,7 @@ def notes_on(outcomes: list[Outcome]) -> list[str]:
     """What the table's columns mean, and why a score is missing."""
     reasons = {score.reason for outcome in outcomes for score in (outcome.pesq, outcome.stoi) if score.reason}
     return [
-        "Measured kbps: all bits of the token file. PESQ is wide-band, at most 4.64; STOI is at most 1.",
+        "Bytes and measured kbps are of the whole token file. PESQ is wide-band, at most 4.64; STOI is at most 1.",
         "Real-time factor: seconds of audio that are tokenized and reconstructed, file to file, in a second.",
         *(f"No score: {reason}" for reason in sorted(reasons)),
     ]
@@ -169,7 +164,8 @@ def draw(
     rows = [Row("original", f"{rate / 1000:g} kHz\n{len(reference) / rate:.1f} s", reference)]
     for outcome in outcomes:
         scores = f"PESQ {shown(outcome.pesq, 2)}\nSTOI {shown(outcome.stoi, 3)}"
-        caption = f"{outcome.title}\n{outcome.size:,} bytes\n{scores}"
+        count = f"{outcome.codebooks} codebook{'s' if outcome.codebooks > 1 else ''}"
+        caption = f"{count}\n{outcome.size:,} bytes\n{scores}"
         rows.append(Row(f"{outcome.kbps:.1f} kbps", caption, outcome.media, outcome.codes))
     draw_rows(rows, rate, codec.info.codebook_sizes, f"One recording, three bitrates: {codec.name}", path)
 
@@ -194,17 +190,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def show(report: Report, folder: Path) -> None:
     """Print the table and where everything lies."""
-    table = Table(title="One recording, three bitrates")
+    table = Table(title="One recording, three bitrates", box=SIMPLE_HEAD, padding=(0, 0))
     for column in COLUMNS:
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right", min_width=max(map(len, column.split())))
     for row in report.rows:
         table.add_row(*row)
     console = Console(highlight=False)
     console.print(table)
     for note in report.notes:
         console.print(note, style="dim")
-    console.print(f"\nlook at    {folder}/demo.png", f"listen to  {folder}/original.wav and {folder}/*-codebooks.wav",
-                  f"tokens in  {folder}/*-codebooks.ztok", f"table in   {folder}/table.md", sep="\n")  # fmt: skip
+    print(f"\nlook at    {folder}/demo.png")
+    print(f"listen to  {folder}/original.wav and {folder}/*-codebooks.wav")
+    print(f"tokens in  {folder}/*-codebooks.ztok")
+    print(f"table in   {folder}/table.md")
 
 
 if __name__ == "__main__":

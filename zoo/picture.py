@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 INK, FAINT = "#22252b", "#8a909c"
@@ -40,6 +41,7 @@ class Row:
 def draw_rows(rows: Sequence[Row], rate: int, codebook_sizes: Sequence[int], title: str, path: Path) -> None:
     """Write a PNG with one line for each row; all share time, loudness and code scales."""
     figure = Figure(figsize=(15, 0.9 + 2.05 * len(rows)), dpi=100, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.07)
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
     grid = figure.subplots(len(rows), 4, squeeze=False, width_ratios=(0.55, 2, 2.2, 2.2))
     peak = max(float(np.abs(row.media).max()) for row in rows) or 1.0
@@ -84,6 +86,7 @@ def draw_spectrum(axes: Axes, row: Row, rate: int, loudest: float) -> None:
     """Level of each frequency over time."""
     extent = (0, len(row.media) / rate, 0, rate / 2000)
     level = decibels(row.media, rate) - loudest
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.imshow(level, cmap="magma", vmin=FLOOR_DB, vmax=0, origin="lower", aspect="auto", extent=extent)
 
 
@@ -109,4 +112,4 @@ def draw_tokens(axes: Axes, row: Row, codebook_sizes: Sequence[int], codebooks: 
                 extent=(0, seconds, count + 0.5, 0.5))  # fmt: skip
     axes.hlines(np.arange(count - 1) + 1.5, 0, seconds, color="white", linewidth=1)
     axes.set_ylim(codebooks + 0.5, 0.5)
-    axes.set_yticks(range(1, count + 1))
+    axes.set_yticks([1, count] if count > 1 else [1])
