@@ -62,7 +62,10 @@ class Optimization:
     Attributes:
         rate: Highest learning rate of the codec; `discriminator_rate` that of the discriminators.
         betas, weight_decay: Of AdamW.
-        warmup: Steps of linear rise; then a cosine falls to `floor` times the highest rate at the last step.
+        warmup: Steps of linear rise at the start.
+        cooldown: Steps at the end over which a cosine falls to `floor` times the highest rate; None: all behind the
+            warm-up. With a number, the steps before do not depend on the length of the run, which can then be
+            prolonged or cut short by a resume with other `steps`.
         clip: Largest gradient norm, of each network.
         average: Decay of the running mean of weights that is validated and shipped.
     """
@@ -72,6 +75,7 @@ class Optimization:
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 1e-2
     warmup: int = 200
+    cooldown: int | None = None
     floor: float = 0.01
     clip: float = 3.0
     average: float = 0.998
@@ -95,7 +99,7 @@ class CodecRecipe(LightningModule):
         discriminator_start: First step with adversaries.
         quantize_after: First step with the quantizer; until then the codec is a plain autoencoder, so that
             codebooks begin on latents that mean something.
-        full_share: Share of rows that use all codebooks; the others draw from 1 to all.
+        full_share: Share of rows that use all codebooks; the others draw from 1 to all, log-uniformly.
         validate_codebooks: Numbers of codebooks to measure at validation (besides no quantization).
     """
 
@@ -165,14 +169,17 @@ class CodecRecipe(LightningModule):
         return _listed(wrapped)[0], (_listed(raw) + [None])[1]
 
     def draw_codebooks(self, step: int, rows: int) -> Int[Tensor, "batch"]:
-        """Number of codebooks of each row: all of them for a share of the rows, uniform from 1 to all for the rest."""
+        """Number of codebooks of each row: all of them for a share of the rows, log-uniform for the rest.
+
+        Each doubling of the rate is as likely as any other, so that low rates are practised as much as high ones.
+        """
         everything = self.codec.info.codebooks
         generator = torch.Generator().manual_seed(
             (self.seed + 1) * 7_919_777 + step * self.trainer.world_size + self.global_rank
         )
         full = torch.rand(rows, generator=generator) < self.full_share
-        drawn = torch.randint(1, everything + 1, (rows,), generator=generator)
-        return torch.where(full, everything, drawn).to(self.device)
+        drawn = (everything + 1) ** torch.rand(rows, generator=generator)
+        return torch.where(full, everything, drawn.long()).clamp(max=everything).to(self.device)
 
     def update_discriminators(
         self, optimizer: torch.optim.Optimizer, real: Tensor, fake: Float[Tensor, "batch channel time"]
@@ -224,18 +231,21 @@ class CodecRecipe(LightningModule):
         self.manual_backward(total)
 
     def rate_factor(self, step: int) -> float:
-        """Learning rate of a step relative to the highest: linear warm-up, then a cosine down to the floor."""
+        """Learning rate of a step relative to the highest: linear warm-up, and a cosine down at the end."""
         settings = self.optimization
         if step < settings.warmup:
             return (step + 1) / settings.warmup
-        progress = min(1.0, (step - settings.warmup) / max(1, self.steps - settings.warmup))
+        cooldown = self.steps - settings.warmup if settings.cooldown is None else settings.cooldown
+        progress = min(1.0, max(0, step - (self.steps - cooldown)) / max(1, cooldown))
         return settings.floor + (1 - settings.floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         settings = self.optimization
         networks = [(self.codec, settings.rate), (self.discriminators, settings.discriminator_rate)]
         return [
-            torch.optim.AdamW(network.parameters(), lr=rate, betas=settings.betas, weight_decay=settings.weight_decay)
+            torch.optim.AdamW(
+                network.parameters(), lr=rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+            )
             for network, rate in networks
             if network is not None
         ]

@@ -43,4 +43,9 @@ class MelDistance(nn.Module):
         return distance
 
     def log_mel(self, size: int, spectrum: Complex[Tensor, "row frame frequency"]) -> Float[Tensor, "row frame band"]:
-        return (spectrum.abs() @ getattr(self, f"bank_{size}")).clamp(min=self.floor).log()
+        return (_magnitude(spectrum) @ getattr(self, f"bank_{size}")).clamp(min=self.floor).log()
+
+
+def _magnitude(spectrum: Complex[Tensor, "row frame frequency"]) -> Float[Tensor, "row frame frequency"]:
+    # Several times faster on a CPU than abs() and its gradient, and the gradient stays finite at zero.
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-12).sqrt()
