@@ -61,8 +61,7 @@ def tokenize(
         info = codec.info
         rows = 1 if channels == "mix" else -(-file.channels // info.channels)
         codebooks = choose_codebooks(info, rows, codebooks, kbps)
-        # Few rows at a time would be slower, many would need more memory.
-        step = max(1, int(file.rate * CHUNK_SECONDS / rows))
+        step = max(1, int(file.rate * chunk_seconds(file.rate, file.channels)))
         scales = measure_scales(codec, as_rows(file, step, info, rows, channels))
         header = TokenHeader(
             codec.name, codec.weights, info.sample_rate, info.hop, info.channels, info.codebook_sizes[:codebooks], rows,
@@ -229,6 +228,11 @@ def choose_codebooks(info: CodecInfo, rows: int, codebooks: int | None, kbps: fl
     return fitting[-1]
 
 
+def chunk_seconds(rate: int, channels: int) -> float:
+    """How much to hold in memory at once: less for many channels, and for rates beyond those of music."""
+    return CHUNK_SECONDS / channels * min(1, 192000 / rate)
+
+
 class Counter:
     """Counts the samples of a file as they pass and reports them."""
 
@@ -324,7 +328,8 @@ def decode_samples(
     stop = frames if context is None else min(frames, -(-end // hop) + context.decoder_future)
     place = device_of(codec)
     scales = None if header.scales is None else torch.tensor(header.scales, device=place)
-    step = max(1, int(header.sample_rate * CHUNK_SECONDS / header.rows / hop))
+    seconds = chunk_seconds(header.original_rate, header.rows * header.codec_channels)
+    step = max(1, int(header.sample_rate * seconds / hop))
     blocks = (codes[:, :codebooks].to(place) for codes in reader.blocks(step, start, stop))
     at = start * hop
     for media in decode_chunks(codec, blocks, codec.init_decoder(scales)):

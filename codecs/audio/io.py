@@ -30,6 +30,7 @@ from zoo.codecs.files import AtomicFile, printable
 
 BLOCK = 65536
 LOUDEST = 1e6  # 120 dB above full scale is no recording, and its square is within a few steps of float32's end.
+FASTEST = 10_000_000
 FORMATS = {  # no .opus: libsndfile 1.2 ends such files with a loud burst
     ".wav": ("WAV", "PCM_16"),
     ".flac": ("FLAC", "PCM_16"),
@@ -114,6 +115,13 @@ def open_audio(path: str | Path) -> AudioFile:
     if decoder.frames == 0:
         decoder.close()
         raise MediaError(path, "holds no audio samples", "give a recording of at least one sample")
+    if not 1 <= decoder.rate <= FASTEST:
+        decoder.close()
+        raise MediaError(
+            path,
+            f"states a sample rate of {decoder.rate} Hz, above {FASTEST} Hz",
+            "correct it in the header, or resample",
+        )
     return AudioFile(path, decoder)
 
 

@@ -134,6 +134,14 @@ def test_samples_that_are_no_sound_are_refused_with_their_place(value: float, tm
         list(file.blocks(777))
 
 
+def test_an_absurd_sample_rate_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    data = bytearray(path.read_bytes())
+    data[24:28] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert "states a sample rate of 2147483647 Hz" in refusal(path)
+
+
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
 def test_sample_formats_all_read_as_the_same_sound(subtype: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", tone(), subtype=subtype)
