@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from zoo.checkpoints.keymaps import KEYMAPS, KeyMap
 from zoo.codecs.base import AudioCodec
 from zoo.codecs.errors import UserError
 from zoo.configs import from_json, read_json, to_json
@@ -51,7 +53,8 @@ def save(codec: AudioCodec, directory: str | Path, dtype: torch.dtype = torch.fl
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _stored(tensor, dtype) for name, tensor in _fused_state(codec).items()}
+    fused = copy.deepcopy(codec).fuse() if hasattr(codec, "fuse") else codec
+    tensors = {name: _stored(tensor, dtype) for name, tensor in fused.state_dict().items()}
     content = safetensors.torch.save(tensors)
     sha256 = hashlib.sha256(content).hexdigest()
     header = {"format": FORMAT, "architecture": architecture_of(codec), "config": to_json(codec.config)}
@@ -60,11 +63,20 @@ def save(codec: AudioCodec, directory: str | Path, dtype: torch.dtype = torch.fl
     return sha256
 
 
-def load_directory(directory: str | Path, sha256: str = "", device: str | torch.device = "cpu") -> AudioCodec:
+def load_directory(
+    directory: str | Path,
+    sha256: str = "",
+    device: str | torch.device = "cpu",
+    weights: Path | None = None,
+    keymap: str = "",
+) -> AudioCodec:
     """The codec that lies in `directory`, in eval mode.
 
     Args:
         sha256: Digest that the weights must have, besides the one in `config.json`; "" for any.
+        device: Where to put the codec.
+        weights: Where the weights are, if not in `directory`.
+        keymap: Name in `zoo.checkpoints.keymaps.KEYMAPS` of the map that turns foreign weights into ours.
 
     Raises:
         UserError: A file is missing, damaged or does not fit the others.
@@ -72,26 +84,55 @@ def load_directory(directory: str | Path, sha256: str = "", device: str | torch.
     directory = Path(directory)
     device = usable_device(device)
     header = read_header(directory)
-    codec = _build(header, directory / CONFIG)
-    path = directory / WEIGHTS
-    content = _read(path)
-    codec.weights = hashlib.sha256(content).hexdigest()
-    for source, expected in ((CONFIG, header.sha256), ("the manifest", sha256)):
-        if expected and expected != codec.weights:
-            raise UserError(
-                f"{path}: sha256 is {codec.weights[:12]}..., {source} says {expected[:12]}...; "
-                "the file is damaged or of another checkpoint: restore it"
-            )
-    try:
-        tensors = safetensors.torch.load(content)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a safetensors file ({error}); restore it") from None
-    load_tensors(codec, tensors, str(path))
+    kind = architecture_class(header.architecture, str(directory / CONFIG))
+    config = from_json(kind.config_class, header.config, f"{directory / CONFIG}: config", complete=True)
+    with torch.random.fork_rng(devices=[]):  # initial weights are thrown away: the caller's seed is not spent on them
+        codec = kind(config)
+    path = weights or directory / WEIGHTS
+    tensors, codec.weights = read_weights(path, {CONFIG: header.sha256, "the manifest": sha256})
+    if keymap:
+        tensors = translate(KEYMAPS[keymap], tensors, path)
+    load_tensors(codec, tensors, path)
     codec.name = directory.resolve().name.encode("ascii", "backslashreplace").decode()
     return codec.to(device)
 
 
-def load_tensors(codec: AudioCodec, tensors: dict[str, Tensor], where: str) -> None:
+def read_weights(path: Path, expected: dict[str, str] | None = None) -> tuple[dict[str, Tensor], str]:
+    """Tensors of a safetensors file, and its sha256; `expected`: who says what it must be ("": anything).
+
+    Raises:
+        UserError: The file is missing, damaged or another one.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; a checkpoint directory needs this file") from None
+    sha256 = hashlib.sha256(content).hexdigest()
+    for source, digest in (expected or {}).items():
+        if digest and digest != sha256:
+            raise UserError(
+                f"{path}: sha256 is {sha256[:12]}..., {source} says {digest[:12]}...; "
+                "the file is damaged or of another checkpoint: restore it"
+            )
+    try:
+        return safetensors.torch.load(content), sha256
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file ({error}); restore it") from None
+
+
+def translate(keymap: KeyMap, tensors: dict[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """Foreign tensors under our names.
+
+    Raises:
+        UserError: The map does not fit them.
+    """
+    try:
+        return keymap.read(tensors)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def load_tensors(codec: AudioCodec, tensors: dict[str, Tensor], where: Path) -> None:
     """Fill in all weights, then make the codec ready for use: fused where it can be, in eval mode.
 
     Raises:
@@ -136,31 +177,6 @@ def _accelerators() -> str:
     return ", 'cuda'" if torch.cuda.is_available() else ""
 
 
-def _build(header: Header, path: Path) -> AudioCodec:
-    kind = architecture_class(header.architecture, str(path))
-    return _new(kind, from_json(kind.config_class, header.config, f"{path}: config", complete=True))
-
-
-def _new(kind: type[AudioCodec], config: Any) -> AudioCodec:
-    with torch.random.fork_rng(devices=[]):  # initial weights are thrown away: the caller's seed is not spent on them
-        return kind(config)
-
-
-def _fused_state(codec: AudioCodec) -> dict[str, Tensor]:
-    """What the codec would hold after `fuse`; it stays as it is.
-
-    A deep copy will not do: a copy shares the class of its parametrized modules, and `fuse` changes that class.
-    """
-    state = codec.state_dict()
-    if hasattr(codec, "fuse"):
-        twin = _new(type(codec), codec.config)
-        if twin.state_dict().keys() == state.keys():
-            twin.load_state_dict(state)
-            twin.fuse()
-            return twin.state_dict()
-    return state
-
-
 def _mismatch(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
     shapes = [
         f"{name} has shape {list(given[name].shape)}, expected {list(wanted[name].shape)}"
@@ -184,13 +200,6 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if tensor.is_floating_point() and tensor.ndim >= 2 and (tensor.abs() <= torch.finfo(dtype).max).all():
         tensor = tensor.to(dtype)
     return tensor.contiguous().clone()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; a checkpoint directory needs this file") from None
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -221,6 +221,77 @@ def train_command(
     print(f"trained: {folder}; make it a model with: zoo convert {folder}/last.ckpt -o DIR")
 
 
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="Model: name, directory or hub address.")],
+    data: Annotated[Path, typer.Argument(help="Audio file, or folder of them.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")] = None,
+    codebooks: Annotated[
+        list[int] | None, typer.Option("--codebooks", "-n", min=1, help="Measure this number; may be repeated.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Use so many recordings; default: all.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Measure Opus and Codec2 beside it.")] = False,
+    levels: Annotated[list[float] | None, typer.Option("--level", help="Also at this gain in dB; repeatable.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Worker processes of one thread each.")] = 2,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure a codec on recordings: real bitrate, PESQ, STOI, SI-SDR, mel distance, speed, codebook use.
+
+    Example: [bold]zoo evaluate spectral.speech-16khz recordings/ --codebooks 4 --baselines[/]
+    """
+    from zoo.evaluate import evaluate, table
+
+    bar = sys.stderr.isatty() and not as_json
+    codec = zoo.load(model, device)
+    result = evaluate(
+        codec, data, codebooks, clips, seed, baselines, levels or (), device, processes, output, progress=bar
+    )
+    if as_json:
+        return print_json(result)
+    from rich.console import Console
+
+    Console().print(table(result))
+
+
+@bench.command("codecs")
+def bench_codecs_command(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure encoding and decoding beside other implementations with the same weights, clip and threads.
+
+    Example: [bold]zoo bench codecs -o bench.json[/]
+    """
+    from zoo.bench import bench_codecs
+
+    bench_codecs(output, device, seed, as_json)
+
+
+@app.command("convert")
+def convert_command(
+    source: Annotated[Path, typer.Argument(help="Training checkpoint (.ckpt), or folder of a transformers EnCodec.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store matrices as float16: half the size.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a directory that every --model takes.
+
+    Example: [bold]zoo convert runs/mine/last.ckpt -o mine[/], then [bold]zoo info ./mine[/]
+    """
+    import torch
+
+    from zoo.convert import convert
+
+    facts = convert(source, output, torch.float16 if half else torch.float32)
+    if as_json:
+        return print_json(facts)
+    print(f"{source} -> {output}: sha256 {facts['sha256'][:12]}")
+
+
 def for_each(
     files: list[Path], output: Path, ending: str, as_json: bool,
     run: Callable[[Path, Path, Progress | None], dict[str, Any]],

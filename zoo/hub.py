@@ -7,9 +7,10 @@ imported, so set them before the first load.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -42,10 +43,9 @@ def download(address: str) -> Path:
     for file in FILES[1:]:
         fetch(repository, file, commit)
     for file in OPTIONAL_FILES:
-        try:
-            hf_hub_download(repository, file, revision=commit)
-        except EntryNotFoundError:
-            continue
+        if try_to_load_from_cache(repository, file, revision=commit) is None:  # neither there nor known to be absent
+            with suppress(EntryNotFoundError):
+                hf_hub_download(repository, file, revision=commit)
     return directory
 
 

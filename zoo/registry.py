@@ -117,14 +117,15 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> AudioCodec:
         from zoo.hub import download
 
         directory = download(text)
-        codec = load_directory(directory, _digest(directory), device)
+        try:
+            codec = load_directory(directory, _digest(directory), device)
+        except UserError as error:
+            cached = directory.parents[1]
+            raise UserError(f"{text}: {error}; if the download is at fault, delete {cached} and load again") from None
         codec.name = text
         return codec
     if isinstance(name, str) and name in checkpoints.names():
-        manifest = info(name)
-        codec = load_directory(checkpoints.folder(name), manifest.sha256, device)
-        codec.name = manifest.name
-        return codec
+        return _load_bundled(info(name), device)
     directory = Path(name).expanduser()
     if directory.is_dir():
         return load_directory(directory, _digest(directory), device)
@@ -153,6 +154,19 @@ def architecture_of(codec: AudioCodec) -> str:
         if registered == path:
             return name
     raise UserError(f"{path} is not registered; add it to zoo.registry.ARCHITECTURES")
+
+
+def _load_bundled(manifest: Manifest, device: str | torch.device) -> AudioCodec:
+    from zoo.checkpoint import WEIGHTS, load_directory
+
+    folder, weights = checkpoints.folder(manifest.name), None
+    if not (folder / WEIGHTS).exists():
+        from zoo.hub import fetch
+
+        weights = fetch(manifest.repository, manifest.file, manifest.revision)
+    codec = load_directory(folder, manifest.sha256, device, weights, manifest.keymap)
+    codec.name = manifest.name
+    return codec
 
 
 def _digest(directory: Path) -> str:
