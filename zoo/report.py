@@ -50,30 +50,35 @@ def plot(files: Sequence[str | Path], path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     sets = _by_data(files)
-    figure = Figure(figsize=(9, 3.4 * len(sets)), layout="constrained")
+    figure = Figure(figsize=(9, 3.2 * len(sets)), layout="constrained")
     panels = figure.subplots(len(sets), len(PANELS), squeeze=False)
+    families = list(dict.fromkeys(row["family"] for _, rows, _ in sets for row in rows))
     for line, (data, rows, _) in zip(panels, sets, strict=True):
         for axes, (metric, label) in zip(line, PANELS.items(), strict=True):
-            for family in dict.fromkeys(row["family"] for row in rows):
-                _draw(axes, family, metric, [row for row in rows if row["family"] == family])
+            for index, family in enumerate(families):
+                _draw(axes, f"C{index}", family, metric, [row for row in rows if row["family"] == family])
             axes.set(title=_title(data), xlabel="kbps (measured)", ylabel=label)
             axes.grid(alpha=0.3)
-            axes.legend(fontsize="x-small")
-    figure.savefig(path, dpi=90)
+    handles = {
+        label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, fontsize="small")
+    figure.savefig(path, dpi=75)
 
 
-def _draw(axes: Any, family: str, metric: str, rows: Sequence[dict[str, Any]]) -> None:
+def _draw(axes: Any, color: str, family: str, metric: str, rows: Sequence[dict[str, Any]]) -> None:
     """A curve with intervals; systems that have no bitrate are a dashed level."""
     rows = [row for row in rows if row["metrics"][metric]["mean"] is not None]
     if not rows:
         return
     found = [row["metrics"][metric] for row in rows]
     if rows[0]["kbps"] is None:
-        axes.axhline(found[0]["mean"], ls="--", color="grey", label=family)
+        axes.axhline(found[0]["mean"], ls="--", color=color, label=family)
         return
     means = [one["mean"] for one in found]
     errors = [[one["mean"] - one["low"] for one in found], [one["high"] - one["mean"] for one in found]]
-    axes.errorbar([row["kbps"]["payload"] for row in rows], means, errors, marker="o", ms=4, capsize=2, label=family)
+    rates = [row["kbps"]["payload"] for row in rows]
+    axes.errorbar(rates, means, errors, marker="o", ms=4, capsize=2, color=color, label=family)
 
 
 def _by_data(files: Sequence[str | Path]) -> list[tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]]:
