@@ -1,5 +1,7 @@
 """A codec that works on short-time spectra: STFT in, residual codes between, magnitudes and phases out.
 
+Beside the network stands a linear path, as in transform coding: it carries the waveform of the strongest components,
+phase included, which a network that speaks in magnitudes and phases learns late; the network codes all the rest.
 Coding in the frequency domain follows FreqCodec (Du et al., "FunCodec", 2023), synthesis by an inverse STFT follows
 Vocos (Siuzdak, 2023). Both halves run at the frame rate only, which makes training on a CPU feasible.
 """
@@ -40,7 +42,7 @@ class SpectralConfig:
     window: int = 640
     stride: int = 160
     fine: int = 256
-    fine_hidden: int = 768
+    fine_hidden: int = 704
     coarse: int = 384
     coarse_hidden: int = 768
     decoder_width: int = 320
@@ -68,10 +70,12 @@ class SpectralEncoder(nn.Module):
             *(ContextBlock(config.coarse, config.coarse_hidden, d) for d in config.encoder_coarse)
         )
         self.leave = nn.Sequential(nn.LayerNorm(config.coarse), nn.Linear(config.coarse, config.latent))
+        self.direct = nn.Linear(4 * (config.window // 2 + 1), config.latent, bias=False)
 
     def forward(self, spectrum: Complex[Tensor, "batch frame frequency"]) -> Float[Tensor, "batch merged latent"]:
         x = self.fine(self.enter(features(spectrum)))
-        return self.leave(self.coarse(self.merge(x.unflatten(1, (-1, 2)).flatten(2))))
+        x = self.leave(self.coarse(self.merge(pairs(x))))
+        return x + self.direct(pairs(torch.view_as_real(spectrum).flatten(2)))
 
 
 class SpectralDecoder(nn.Module):
@@ -87,11 +91,13 @@ class SpectralDecoder(nn.Module):
         self.spread = nn.Linear(config.coarse, 2 * width)
         self.fine = nn.Sequential(*(ContextBlock(width, config.decoder_hidden, d) for d in config.decoder_fine))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 3 * self.bins))
+        self.direct = nn.Linear(config.latent, 4 * self.bins, bias=False)
 
-    def forward(self, z: Float[Tensor, "batch frame latent"]) -> Complex[Tensor, "batch frame frequency"]:
+    def forward(self, z: Float[Tensor, "batch merged latent"]) -> Complex[Tensor, "batch frame frequency"]:
         x = self.spread(self.coarse(self.enter(z)))
-        x = self.leave(self.fine(x.unflatten(2, (2, -1)).flatten(1, 2)))
-        return spectrum_of(*x.float().split(self.bins, dim=2))
+        x = self.leave(self.fine(singles(x)))
+        direct = singles(self.direct(z)).float().unflatten(2, (-1, 2))
+        return spectrum_of(*x.float().split(self.bins, dim=2)) + torch.view_as_complex(direct.contiguous())
 
 
 class SpectralCodec(AudioCodec):
@@ -108,6 +114,8 @@ class SpectralCodec(AudioCodec):
             config.latent, config.codebook_size, config.codebooks, kmeans_vectors=config.kmeans_vectors
         )
         self.decoder = SpectralDecoder(config)
+        with torch.no_grad():  # both ends of the linear path begin as one projection, small beside the network
+            self.decoder.direct.weight.copy_(self.encoder.direct.weight.mul_(0.3).T)
         fine = self.transform.reach
         self.context = Context(
             encoder_past=sum(config.encoder_coarse) + -(-(sum(config.encoder_fine) + fine) // 2),
@@ -166,6 +174,16 @@ class SpectralCodec(AudioCodec):
     def scale_meter(self) -> LoudnessMeter:
         """See `AudioCodec.scale_meter`."""
         return LoudnessMeter(self.config.sample_rate, self.config.level)
+
+
+def pairs(x: Float[Tensor, "batch frame feature"]) -> Float[Tensor, "batch merged both"]:
+    """Two neighbouring frames as one."""
+    return x.unflatten(1, (-1, 2)).flatten(2)
+
+
+def singles(x: Float[Tensor, "batch merged both"]) -> Float[Tensor, "batch frame feature"]:
+    """The inverse of `pairs`."""
+    return x.unflatten(2, (2, -1)).flatten(1, 2)
 
 
 def features(spectrum: Complex[Tensor, "batch frame frequency"]) -> Float[Tensor, "batch frame feature"]:
