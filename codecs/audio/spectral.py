@@ -73,9 +73,10 @@ class SpectralEncoder(nn.Module):
         self.direct = nn.Linear(4 * (config.window // 2 + 1), config.latent, bias=False)
 
     def forward(self, spectrum: Complex[Tensor, "batch frame frequency"]) -> Float[Tensor, "batch merged latent"]:
-        x = self.fine(self.enter(features(spectrum)))
+        dtype = self.enter.weight.dtype  # spectra have full precision, whatever the weights have
+        x = self.fine(self.enter(features(spectrum).to(dtype)))
         x = self.leave(self.coarse(self.merge(pairs(x))))
-        return x + self.direct(pairs(torch.view_as_real(spectrum).flatten(2)))
+        return x + self.direct(pairs(torch.view_as_real(spectrum).flatten(2).to(dtype)))
 
 
 class SpectralDecoder(nn.Module):
@@ -94,6 +95,7 @@ class SpectralDecoder(nn.Module):
         self.direct = nn.Linear(config.latent, 4 * self.bins, bias=False)
 
     def forward(self, z: Float[Tensor, "batch merged latent"]) -> Complex[Tensor, "batch frame frequency"]:
+        z = z.to(self.enter.weight.dtype)
         x = self.spread(self.coarse(self.enter(z)))
         x = self.leave(self.fine(singles(x)))
         direct = singles(self.direct(z)).float().unflatten(2, (-1, 2))

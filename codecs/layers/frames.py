@@ -34,6 +34,7 @@ class FrameTransform(nn.Module):
 
     def analyse(self, audio: Float[Tensor, "batch time"]) -> Complex[Tensor, "batch frame frequency"]:
         """Spectra of audio whose length is a multiple of the stride; zeros stand before and behind it."""
+        audio = audio.float()  # there is no Fourier transform in half precision on CPUs
         frames = pad(audio, (self.margin, self.margin)).unfold(1, self.window, self.stride)
         return torch.fft.rfft(frames * self.shape)
 
