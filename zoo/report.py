@@ -19,7 +19,7 @@ def compare_table(files: Sequence[str | Path]) -> str:
     """Markdown: a line for each system, its real kbps, PESQ-wb and STOI on each data set, and the conditions below.
 
     Args:
-        files: What `zoo evaluate --json` or `python -m zoo.baselines --json` wrote; the same clips are one data set.
+        files: What `zoo evaluate -o` or `python -m zoo.baselines --json` wrote; the same clips are one data set.
     """
     sets = _by_data(files)
     names = list(dict.fromkeys(row["system"] for _, rows, _ in sets for row in rows))
