@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
@@ -77,7 +78,7 @@ class RunLog(Callback):
         for label, scores in outputs["scores"].items():
             for metric, values in scores.items():
                 self.scores[f"{metric}/{label}"] += values
-        if batch_idx < self.clips and trainer.logger is not None:
+        if batch_idx < self.clips and isinstance(trainer.logger, TensorBoardLogger):
             rate = module.codec.info.sample_rate
             for label, media in outputs["media"].items():
                 if label != "target" or int(module.step) <= trainer.val_check_batch:

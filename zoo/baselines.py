@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", required=True, help="file to write")
     given = parser.parse_args()
-    results = []
+    results: list[dict[str, Any]] = []
     with workers(given.processes) as pool:
         for data in given.data:
             clips, rule = select(data, given.clips)

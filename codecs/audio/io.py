@@ -297,7 +297,8 @@ class _Ffmpeg:
 
     def __init__(self, path: Path, refusal: str) -> None:
         """`refusal` is what libsndfile said about the file."""
-        self.path, self.process = path, None
+        self.path = path
+        self.process: subprocess.Popen[bytes] | None = None
         if not (shutil.which("ffmpeg") and shutil.which("ffprobe")):
             raise MediaError(
                 path, f"libsndfile cannot read it ({refusal or 'format not recognised'})",

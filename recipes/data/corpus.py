@@ -85,6 +85,7 @@ class AudioCorpus(StreamDataModule):
 
     def train_source(self) -> CropSource:
         """The corpus to crop from."""
+        assert self._train is not None, "setup('fit') comes first"
         return self._train
 
     def val_dataloader(self) -> DataLoader:

@@ -48,6 +48,8 @@ class CropStream(IterableDataset):
 class ResumableLoader(DataLoader):
     """A loader of a `CropStream` that continues after the crops already consumed, in a new epoch or a new process."""
 
+    dataset: CropStream
+
     def __init__(self, stream: CropStream, consumed: int = 0, workers: int = 0) -> None:
         super().__init__(stream, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available())
         self.consumed = consumed
