@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from zoo.codecs.base import AudioCodec, CodecInfo, CodecOutput, Context
 from zoo.codecs.layers.conv import Conv, Normed, Upsample
 from zoo.codecs.layers.lstm import ResidualLSTM
-from zoo.codecs.layers.residual import ELU, ResidualBlock, run
+from zoo.codecs.layers.residual import ELU, ResidualBlock, run, run_in_blocks
 from zoo.codecs.quantizers import residual_vq
 from zoo.codecs.streaming import Window, advance
 
+BLOCK = 1 << 17  # values of the widest activation in a block: with what is made of it, it fits into 2 MB of cache
 EVERYTHING = Context(*[1 << 40] * 4)  # frames: reach of layers that see the whole recording at once
 
 
@@ -134,8 +135,8 @@ class SEANetCodec(AudioCodec):
         if quantize:
             quantized = self.quantizer(z.transpose(1, 2), codebooks)
             z, loss, usage = quantized.z_q.transpose(1, 2), quantized.loss, quantized.usage
-        y, _ = run(self.decoder.layers, z, None, True)
-        return CodecOutput(_scaled(y.transpose(1, 2)[..., : media.shape[-1]], scales, 1), loss, usage)
+        y = self._decode(z)[..., : media.shape[-1]]
+        return CodecOutput(_scaled(y, scales, 1), loss, usage)
 
     def encode_rows(
         self,
@@ -145,15 +146,14 @@ class SEANetCodec(AudioCodec):
     ) -> tuple[Int[Tensor, "batch codebook frame"], Float[Tensor, "batch"] | None]:
         """See `AudioCodec.encode_rows`."""
         scales = self.scale_of(media) if scales is None else scales
-        z, _ = run(self.encoder.layers, _scaled(media, scales, -1).transpose(1, 2), None, True)
+        z = self._encode(_scaled(media, scales, -1))
         return self.quantizer.encode(z.transpose(1, 2), codebooks), scales
 
     def decode_rows(
         self, codes: Int[Tensor, "batch codebook frame"], scales: Float[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch channel time"]:
         """See `AudioCodec.decode_rows`."""
-        y, _ = run(self.decoder.layers, self._latents(codes), None, True)
-        return _scaled(y.transpose(1, 2), scales, 1)
+        return _scaled(self._decode(self._latents(codes)), scales, 1)
 
     def scale_of(self, media: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch"] | None:
         """RMS of the channels' mean, if the codec normalizes."""
@@ -214,11 +214,37 @@ class SEANetCodec(AudioCodec):
         y, carries = run(self.decoder.layers, z, state.carries, final)
         return _scaled(y.transpose(1, 2), state.scales, 1), Stream(state.scales, carries)
 
+    def _encode(self, media: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch frame dim"]:
+        x, layers = media.transpose(1, 2), self.encoder.layers
+        if self._runs_in_blocks(x):
+            split = min((index for index, layer in enumerate(layers) if _is_big(layer)), default=len(layers))
+            steps = max(1, BLOCK // (self.config.filters * len(x) * self.config.hop)) * self.config.hop
+            x, layers = run_in_blocks(layers[:split], x, steps), layers[split:]
+        return run(layers, x, None, True)[0]
+
+    def _decode(self, z: Float[Tensor, "batch frame dim"]) -> Float[Tensor, "batch channel time"]:
+        layers = self.decoder.layers
+        if self._runs_in_blocks(z):
+            split = 1 + max((index for index, layer in enumerate(layers) if _is_big(layer)), default=-1)
+            rate = math.prod(layer.stride for layer in layers[split:] if isinstance(layer, Upsample))
+            z, _ = run(layers[:split], z, None, True)
+            steps = max(1, BLOCK // (self.config.filters * len(z) * rate))
+            return run_in_blocks(layers[split:], z, steps).transpose(1, 2)
+        return run(layers, z, None, True)[0].transpose(1, 2)
+
+    def _runs_in_blocks(self, x: Tensor) -> bool:
+        return self.config.causal and x.device.type == "cpu" and not torch.is_grad_enabled()
+
     def _latents(self, codes: Int[Tensor, "batch codebook frame"]) -> Float[Tensor, "batch frame dim"]:
         like = self.decoder.layers[0].bias
         if codes.shape[-1] == 0:
             return like.new_zeros(codes.shape[0], 0, self.config.dim)
         return self.quantizer.decode(codes).transpose(1, 2).to(like.dtype)
+
+
+def _is_big(layer: nn.Module) -> bool:
+    """Its weights alone fill the cache, so it takes the whole signal at once."""
+    return sum(parameter.numel() for parameter in layer.parameters()) > 4 * BLOCK
 
 
 class Stream(NamedTuple):

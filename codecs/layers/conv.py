@@ -8,6 +8,7 @@ without a carry, and a stream of chunks gives the same outputs.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -195,10 +196,10 @@ class Upsample(Normed):
         return y, None if final else UpsampleCarry(x[:, steps:].clone(), carry.skip - skip)
 
 
-def products(bias: Tensor, views: list[Tensor], matrices: Tensor) -> Tensor:
+def products(bias: Tensor, views: list[Tensor], matrices: Sequence[Tensor] | Tensor) -> Tensor:
     """Sum of `views[i] [batch, time, in] @ matrices[i] [in, out]` plus `bias`, accumulated in place."""
     batch, time, _ = views[0].shape
-    out = matrices.shape[-1]
+    out = bias.shape[0]
     if torch.is_autocast_enabled(views[0].device.type):  # in-place products would bypass the cast
         return sum((view @ matrix for view, matrix in zip(views, matrices, strict=True)), bias.expand(batch, time, out))
     if batch == 1:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.codecs.layers.conv import Conv, ConvCarry, Norm, PadMode
+from zoo.codecs.layers.conv import Conv, ConvCarry, Norm, PadMode, products
 
 
 def run(
@@ -23,6 +23,17 @@ def run(
         x, carry = layer(x, carry, final)
         rest.append(carry)
     return x, rest
+
+
+def run_in_blocks(
+    layers: Iterable[nn.Module], x: Float[Tensor, "batch time channel"], steps: int
+) -> Float[Tensor, "batch step out"]:
+    """Pass `x` through causal layers, `steps` of it at a time: activations then stay in the processor's cache."""
+    carries, parts = None, []
+    for start in range(0, x.shape[1], steps):
+        y, carries = run(layers, x[:, start : start + steps], carries, final=start + steps >= x.shape[1])
+        parts.append(y)
+    return torch.cat(parts, dim=1)
 
 
 class ELU(nn.Module):
@@ -63,8 +74,14 @@ class ResidualBlock(nn.Module):
         """Outputs that `x` settles; inputs wait for the shortcut until the convolution beside it has started."""
         wide, waiting = carry or (None, x[:, :0])
         h, wide = self.wide(F.elu(x), wide, final)
-        h, _ = self.narrow(F.elu(h, inplace=not torch.is_grad_enabled()))
+        h = F.elu(h, inplace=not torch.is_grad_enabled())
         x = torch.cat([waiting, x], dim=1) if waiting.shape[1] else x
         settled = x[:, : h.shape[1]]
-        y = h + (settled if self.shortcut is None else self.shortcut(settled)[0])
+        if self.shortcut is None:
+            y = settled + self.narrow(h)[0]
+        elif self.shortcut.norm is None:  # one accumulation for both ways
+            pointwise = [self.shortcut.matrices()[0], self.narrow.matrices()[0]]
+            y = products(self.shortcut.bias + self.narrow.bias, [settled, h], pointwise)
+        else:
+            y = self.shortcut(settled)[0] + self.narrow(h)[0]
         return y, None if final else (wide, x[:, h.shape[1] :].clone())

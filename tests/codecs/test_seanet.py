@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zoo.codecs.audio.seanet import SEANetCodec, SEANetConfig
+from zoo.codecs.layers.residual import run
 
 TINY = {"filters": 4, "dim": 16, "ratios": (2, 2), "codebooks": 3, "codebook_size": 16}  # hop 4
 CAUSAL = {
@@ -27,14 +28,15 @@ WHOLE = {
 
 
 def build(**changes) -> SEANetCodec:
-    """A tiny codec in eval mode whose codebooks have the size of its latents, so that codes vary."""
+    """A tiny codec in eval mode whose codebooks lie among its latents, so that codes vary."""
     torch.manual_seed(0)
     codec = SEANetCodec(SEANetConfig(**TINY | changes)).eval()
     with torch.no_grad():
-        for parameter in codec.encoder.parameters():
-            parameter.mul_(1.5)
-        for level in codec.quantizer.levels:
-            level.embedding.mul_(0.1)
+        for name, parameter in codec.named_parameters():
+            parameter.mul_(1.0 if "lstm" in name else 1.5)
+        z, _ = run(codec.encoder.layers, audio(400, codec.config.channels).transpose(1, 2), None, True)
+        for index, level in enumerate(codec.quantizer.levels):
+            level.embedding.mul_(z.std(dim=(0, 1)) * 0.7**index).add_(z.mean(dim=(0, 1)) * (index == 0))
     return codec
 
 
@@ -198,3 +200,14 @@ def test_the_48_khz_encodec_takes_stereo_and_gives_back_its_loudness():
 def test_configurations_that_contradict_themselves_are_refused(changes):
     with pytest.raises(ValueError, match="causal"):
         SEANetConfig(**changes)
+
+
+@torch.no_grad()
+def test_working_in_blocks_changes_nothing(monkeypatch):
+    codec = build()
+    media = audio(500)
+    whole = codec.encode(media)
+    samples = codec.decode(whole)
+    monkeypatch.setattr("zoo.codecs.audio.seanet.BLOCK", 4 * 2 * 16)  # blocks of 16 samples, for 4 filters and 2 rows
+    assert torch.equal(codec.encode(media).codes, whole.codes)
+    assert (codec.decode(whole) - samples).abs().max() < 1e-5
