@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -141,14 +142,20 @@ def test_the_callers_codec_is_left_as_it_was(folder):
     assert codec.training
 
 
-def test_the_choice_of_clips_depends_on_names_alone_and_prefers_usual_lengths(folder, tmp_path):
-    (tmp_path / "elsewhere").symlink_to(folder)
-    chosen, rule = select(folder, 3)
-    assert [clip.name for clip in chosen] == [clip.name for clip in select(tmp_path / "elsewhere", 3)[0]]
-    assert {clip.name for clip in chosen} == {"voice0/0.wav", "voice1/1.wav", "voice0/2.wav"}  # .1 s is left out
-    assert "2 to 8 s" in rule and "first 3" in rule
-    everything, _ = select(folder)
-    assert len(everything) == 4 and {clip.name for clip in select(folder, 1)[0]} < {clip.name for clip in chosen}
+def test_the_choice_of_clips_depends_on_names_alone_and_prefers_usual_lengths(tmp_path):
+    """Ten files of 2.1 s and twenty of .1 s under two names of the folder: only long ones, by the hash of the name."""
+    for root in ("one", "two"):
+        (tmp_path / root / "speaker").mkdir(parents=True)
+        for index in range(30):
+            samples = np.zeros(2100 if index % 3 == 0 else 100)
+            soundfile.write(tmp_path / root / "speaker" / f"{index:02}.wav", samples, 1000)
+    usual = [f"speaker/{index:02}.wav" for index in range(0, 30, 3)]
+    expected = sorted(sorted(usual, key=lambda name: sha256(name.encode()).hexdigest())[:4])
+    for root in ("one", "two"):
+        chosen, rule = select(tmp_path / root, 4)
+        assert [clip.name for clip in chosen] == expected != usual[:4]
+    assert "2 to 8 s" in rule and "first 4" in rule
+    assert len(select(tmp_path / "one", 20)[0]) == 20 and len(select(tmp_path / "one")[0]) == 30
 
 
 @pytest.mark.parametrize(
