@@ -7,37 +7,18 @@ import safetensors.torch
 import torch
 from transformers import EncodecConfig, EncodecModel
 
+from zoo.bench import enliven
 from zoo.checkpoints.keymaps import KEYMAPS, encodec
 from zoo.codecs.audio.seanet import SEANetCodec, SEANetConfig
 
 RATES = {1.5: 2, 6.0: 8, 24.0: 32}  # kbps: codebooks, of 10 bits at 75 Hz each
 
 
-def liven(model: EncodecModel, seed: int) -> EncodecModel:
-    """Random weights that let the signal through, and codebooks of the size of the latents.
-
-    Fresh codebooks are zeros, and fresh weights damp the signal to a constant: agreement would then say little.
-    """
-    source = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(("original0", "norm.weight")):
-                parameter.mul_(1.7)
-        latents = model.encoder(torch.randn(1, model.config.audio_channels, 9600, generator=source) * 0.3)
-        for level, layer in enumerate(model.quantizer.layers):
-            book = layer.codebook
-            book.embed.copy_(torch.randn(book.embed.shape, generator=source) * latents.std() * 0.9**level)
-            book.embed_avg.copy_(book.embed * 2)
-            book.cluster_size.fill_(2)
-            if level == 0:
-                book.embed += latents.mean(dim=(0, 2))
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> tuple[EncodecModel, SEANetCodec]:
     torch.manual_seed(0)
-    theirs = liven(EncodecModel(EncodecConfig()), seed=0)
+    theirs = EncodecModel(EncodecConfig()).eval()
+    enliven(theirs)
     folder = tmp_path_factory.mktemp("encodec")
     theirs.save_pretrained(folder)
     ours = SEANetCodec(SEANetConfig.encodec_24khz()).fuse().eval()
@@ -81,7 +62,8 @@ def small(**changes) -> tuple[EncodecModel, SEANetCodec]:
     config = SEANetConfig(
         filters=4, dim=16, ratios=(3, 2), codebook_size=64, codebooks=theirs.num_quantizers, **changes
     )
-    model = liven(EncodecModel(theirs), seed=3)
+    model = EncodecModel(theirs).eval()
+    enliven(model)
     ours = SEANetCodec(config).fuse().eval()
     keymap = encodec((3, 2), config.residual_layers, weight_norm=values["norm"] == "weight_norm")
     ours.load_state_dict(keymap.read(model.state_dict()))

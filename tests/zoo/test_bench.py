@@ -1,0 +1,38 @@
+"""The benchmark compares like with like and says what it measured."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from zoo.bench import bench_codecs
+from zoo.codecs.audio.seanet import SEANetConfig
+
+TINY = SEANetConfig(filters=4, dim=16, ratios=(3, 2), codebooks=4, codebook_size=64)
+
+
+def test_the_result_states_times_ratios_layers_and_conditions(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    threads = torch.get_num_threads()
+    result = bench_codecs(path, as_json=True, config=TINY, seconds=0.05, codebooks=2, repeats=2, threads=(1,))
+    assert torch.get_num_threads() == threads
+    assert json.loads(path.read_text()) == json.loads(capsys.readouterr().out) == result
+    assert {"command", "hardware", "versions", "date", "seed", "lstm_floor"} <= result.keys()
+    assert result["versions"]["transformers"] and result["versions"]["torch"]
+    (row,) = result["rows"]
+    for task in ("encode", "decode"):
+        theirs, ours = row[task]["transformers"]["cpu"], row[task]["ours"]["cpu"]
+        assert row[task]["ratio"]["cpu"] == theirs / ours > 0
+    # 2 ratios: first, 2 x (residual, ELU, convolution), LSTM, ELU, last; in encoder and decoder
+    assert len(row["layers"]) == 2 * 10
+    assert all(layer["ours"] > 0 and layer["transformers"] > 0 for layer in row["layers"])
+
+
+def test_both_implementations_compute_the_same_lively_thing(capsys):
+    result = bench_codecs(config=TINY, seconds=0.05, codebooks=4, repeats=1, threads=(1,))
+    agreement = result["agreement"]
+    assert agreement["codes_equal"]
+    assert agreement["codes_used"] > 20
+    assert agreement["largest_difference"] < 1e-4 < agreement["deviation_of_samples"] / 50
+    assert "encode" in capsys.readouterr().out

@@ -1,0 +1,313 @@
+"""How fast our codecs are beside other implementations: same weights, clip and threads, interleaved in one process.
+
+python -m zoo.bench codecs --json out.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from argparse import ArgumentParser
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from zoo.checkpoints.keymaps import encodec
+from zoo.codecs.audio.seanet import SEANetCodec, SEANetConfig
+from zoo.codecs.base import Tokens
+from zoo.codecs.errors import UserError
+from zoo.scoring import conditions, write_json
+
+LSTM_GATES = 4
+PROBE_BYTES = 4 << 20  # about what one recurrent weight of EnCodec takes
+
+
+def bench_codecs(
+    output: str | Path | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    as_json: bool = False,
+    *,
+    config: SEANetConfig | None = None,
+    seconds: float = 10.0,
+    codebooks: int = 8,
+    repeats: int = 7,
+    threads: tuple[int, ...] = (1, 2),
+) -> dict[str, Any]:
+    """Measure encoding and decoding of our SEANet codec beside `transformers.EncodecModel`; print a table or JSON.
+
+    Args:
+        output: Write the result here too, as JSON.
+        device: Where both compute.
+        seed: Of weights and clip.
+        config: Architecture (default: EnCodec 24 kHz).
+        seconds, codebooks: Length of the clip and rate.
+        repeats: Runs of each; the medians are compared.
+        threads: Numbers of threads to measure with.
+
+    Raises:
+        UserError: transformers is not installed.
+    """
+    theirs, ours = same_weights(config or SEANetConfig.encodec_24khz(), seed)
+    theirs, ours = theirs.to(device), ours.to(device)
+    contest = Contest(theirs, ours, _clip(ours, seconds, seed).to(device), codebooks)
+    before = torch.get_num_threads()
+    try:
+        rows = [contest.measure(count, repeats) for count in threads]
+    finally:
+        torch.set_num_threads(before)
+    facts = conditions(1, device)
+    result = {
+        "command": facts["command"],
+        "hardware": facts["hardware"],
+        "versions": facts["versions"] | {"transformers": version("transformers")},
+        "date": facts["date"],
+        "what": "wall and CPU seconds of one process, medians of interleaved runs; CPU seconds leave out the time in "
+        "which other processes had the processor. ratio: transformers / ours",
+        "seconds_of_audio": seconds,
+        "codebooks": codebooks,
+        "kbps": ours.info.kbps(codebooks),
+        "seed": seed,
+        "repeats": repeats,
+        "agreement": contest.agreement(),
+        "rows": rows,
+        "lstm_floor": _lstm_floor(ours, contest.frames) if device == "cpu" else None,
+    }
+    if output is not None:
+        write_json(result, output)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        Console().print(_table(rows))
+    return result
+
+
+def same_weights(config: SEANetConfig, seed: int) -> tuple[nn.Module, SEANetCodec]:
+    """A `transformers.EncodecModel` of random weights, and our fused codec with the very same."""
+    try:
+        from transformers import EncodecConfig, EncodecModel
+    except ImportError:
+        raise UserError("transformers is not installed; pip install 'media-token-zoo[hf]'") from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        ours = SEANetCodec(config).fuse().eval()
+        kbps = ours.info.kbps()
+        theirs = EncodecModel(
+            EncodecConfig(
+                sampling_rate=config.sample_rate,
+                num_filters=config.filters,
+                hidden_size=config.dim,
+                upsampling_ratios=list(config.ratios),
+                codebook_size=config.codebook_size,
+                target_bandwidths=[ours.info.kbps(n) for n in range(1, config.codebooks)] + [kbps],
+            )
+        ).eval()
+        enliven(theirs)
+    keymap = encodec(config.ratios, config.residual_layers, config.lstm_layers > 0, config.norm == "weight")
+    ours.load_state_dict(keymap.read(theirs.state_dict()))
+    return theirs, ours
+
+
+@torch.no_grad()
+def enliven(model: nn.Module) -> None:
+    """Make random weights let the signal through, and give the codebooks the size of the latents.
+
+    Fresh weights damp the signal to a constant and fresh codebooks are zeros: equal codes would then say nothing.
+    """
+    for name, parameter in model.named_parameters():
+        if name.endswith(("original0", "norm.weight")):
+            parameter.mul_(1.7)
+    latents = model.encoder(torch.randn(1, model.config.audio_channels, 9600) * 0.3)
+    for level, layer in enumerate(model.quantizer.layers):
+        book = layer.codebook
+        book.embed.copy_(torch.randn(book.embed.shape) * latents.std() * 0.9**level)
+        if level == 0:
+            book.embed += latents.mean(dim=(0, 2))
+        book.cluster_size.fill_(2)
+        book.embed_avg.copy_(book.embed * 2)
+
+
+@dataclass
+class Contest:
+    """Both implementations and what they are to code."""
+
+    theirs: nn.Module
+    ours: SEANetCodec
+    clip: Tensor
+    codebooks: int
+    codes: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.codes = self.ours.encode(self.clip, self.codebooks).codes
+
+    @property
+    def frames(self) -> int:
+        return self.codes.shape[-1]
+
+    @torch.no_grad()
+    def tasks(self) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+        """What is timed: theirs and ours."""
+        kbps = self.ours.info.kbps(self.codebooks)
+        tokens = Tokens(self.codes, torch.tensor([self.clip.shape[-1]]))
+        return {
+            "encode": (
+                lambda: self.theirs.encode(self.clip, bandwidth=kbps).audio_codes[0],
+                lambda: self.ours.encode(self.clip, self.codebooks).codes,
+            ),
+            "decode": (
+                lambda: self.theirs.decode(self.codes[None], [None]).audio_values,
+                lambda: self.ours.decode(tokens),
+            ),
+        }
+
+    @torch.no_grad()
+    def agreement(self) -> dict[str, Any]:
+        """Do both compute the same?"""
+        tasks = self.tasks()
+        codes, samples = ([run() for run in tasks[name]] for name in ("encode", "decode"))
+        length = samples[1].shape[-1]
+        return {
+            "codes_equal": torch.equal(*codes),
+            "codes_used": int(self.codes.unique().numel()),
+            "largest_difference": float((samples[0][..., :length] - samples[1]).abs().max()),
+            "deviation_of_samples": float(samples[1].std()),
+        }
+
+    @torch.no_grad()
+    def measure(self, threads: int, repeats: int) -> dict[str, Any]:
+        """Times of both at so many threads, their ratios and where the time goes."""
+        torch.set_num_threads(threads)
+        row: dict[str, Any] = {"threads": threads, "load_average": os.getloadavg()[0]}
+        for name, runs in self.tasks().items():
+            for run in runs:  # warm up
+                run()
+            times: list[list[tuple[float, float]]] = [[], []]
+            for _ in range(repeats):
+                for run, found in zip(runs, times, strict=True):
+                    found.append(_timed(run, self.clip.device))
+            wall, cpu = ([statistics.median(pair[kind] for pair in found) for found in times] for kind in (0, 1))
+            row[name] = {
+                "transformers": {"wall": wall[0], "cpu": cpu[0]},
+                "ours": {"wall": wall[1], "cpu": cpu[1], "realtime_factor": self._seconds / wall[1]},
+                "ratio": {"wall": wall[0] / wall[1], "cpu": cpu[0] / cpu[1]},
+            }
+        row["layers"] = self._profile(repeats)
+        return row
+
+    @property
+    def _seconds(self) -> float:
+        return self.clip.shape[-1] / self.ours.config.sample_rate
+
+    def _profile(self, repeats: int) -> list[dict[str, Any]]:
+        """CPU seconds of each layer; both models have the same layers in the same order."""
+        times = [_layer_times(model, [task[index] for task in self.tasks().values()], repeats)
+                 for index, model in enumerate((self.theirs, self.ours))]  # fmt: skip
+        names = {
+            f"{half}.layers.{index}": type(layer).__name__
+            for half in ("encoder", "decoder")
+            for index, layer in enumerate(self.ours.get_submodule(half).layers)
+        }
+        return [
+            {"layer": name, "kind": kind, "transformers": times[0][name], "ours": times[1][name]}
+            for name, kind in names.items()
+        ]
+
+
+def _layer_times(model: nn.Module, runs: list[Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """CPU seconds in each layer of encoder and decoder in one go at all `runs`, medians."""
+    taken: dict[str, float] = defaultdict(float)
+    started: dict[str, float] = {}
+    hooks = []
+    for half in ("encoder", "decoder"):
+        for index, layer in enumerate(model.get_submodule(half).layers):
+            name = f"{half}.layers.{index}"
+
+            def start(*_: Any, name: str = name) -> None:
+                started[name] = time.process_time()
+
+            def stop(*_: Any, name: str = name) -> None:
+                taken[name] += time.process_time() - started[name]
+
+            hooks += [layer.register_forward_pre_hook(start), layer.register_forward_hook(stop)]
+    found: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        taken.clear()
+        for run in runs:
+            run()
+        for name, value in taken.items():
+            found[name].append(value)
+    for hook in hooks:
+        hook.remove()
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _timed(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _clip(codec: SEANetCodec, seconds: float, seed: int) -> Tensor:
+    """Noise: what is in a clip does not change how long it takes."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(1, codec.config.channels, round(seconds * codec.config.sample_rate), generator=source) * 0.3
+
+
+def _lstm_floor(codec: SEANetCodec, frames: int) -> dict[str, Any]:
+    """What reading the recurrent weights once a frame takes at the speed at which one thread reads as much memory.
+
+    Each frame needs the whole recurrent matrix and waits for the frame before, so no layout of one clip avoids it.
+    """
+    config = codec.config
+    width = config.filters << len(config.ratios)
+    size = LSTM_GATES * width * width * 4 * config.lstm_layers * frames
+    memory, threads = torch.ones(PROBE_BYTES // 4), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rounds = [_timed(lambda: [memory.sum() for _ in range(50)], memory.device)[1] for _ in range(9)]
+    finally:
+        torch.set_num_threads(threads)
+    rate = 50 * PROBE_BYTES / statistics.median(rounds)
+    return {
+        "gigabytes_of_recurrent_weights_read": size / 1e9,
+        "gigabytes_per_second_of_one_thread": rate / 1e9,
+        "seconds_in_encode_and_again_in_decode": size / rate,
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("threads", "task", "transformers, CPU s", "ours, CPU s", "ratio of CPU s", "ratio of wall s")
+    for row in rows:
+        for task in ("encode", "decode"):
+            theirs, ours, ratio = row[task]["transformers"], row[task]["ours"], row[task]["ratio"]
+            table.add_row(str(row["threads"]), task, *(f"{v:.3f}" for v in (theirs["cpu"], ours["cpu"])),
+                          *(f"{ratio[kind]:.2f}" for kind in ("cpu", "wall")))  # fmt: skip
+    return table
+
+
+def _main() -> None:
+    parser = ArgumentParser("python -m zoo.bench", description=__doc__)
+    parser.add_argument("what", choices=["codecs"])
+    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeats", type=int, default=7)
+    chosen = parser.parse_args()
+    bench_codecs(chosen.json, chosen.device, chosen.seed, repeats=chosen.repeats)
+
+
+if __name__ == "__main__":
+    _main()
