@@ -85,3 +85,13 @@ def test_a_batch_counts_as_consumed_from_the_moment_it_is_handed_out():
     other = ResumableLoader(CropStream(Numbers(), batch_size=2, batches=5))
     other.load_state_dict(loader.state_dict())
     assert torch.equal(next(iter(other))["audio"], next(batches)["audio"])
+
+
+def test_the_module_saves_and_restores_its_place_without_the_loader():
+    # Lightning restores a loader only in mid-epoch or where max_steps is set; all else rests on the module.
+    data = NumberModule(batch_size=2, epoch_batches=7, workers=0)
+    batches = iter(data.train_dataloader())
+    next(batches)
+    other = NumberModule(batch_size=2, epoch_batches=7, workers=0)
+    other.load_state_dict(data.state_dict())
+    assert torch.equal(next(iter(other.train_dataloader()))["audio"], next(batches)["audio"])
