@@ -136,7 +136,7 @@ def info_command(
     if as_json:
         return print_json(facts)
     for name, value in facts.items():
-        print(f"{name:<16} {readable(value)}")
+        print(f"{name:<18} {readable(value)}")
 
 
 @app.command("tokenize")
@@ -252,7 +252,7 @@ def evaluate_command(
         return print_json(result)
     from rich.console import Console
 
-    Console().print(table(result))
+    Console(width=None if sys.stdout.isatty() else 120).print(table(result))
 
 
 @bench.command("codecs")

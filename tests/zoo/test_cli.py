@@ -127,7 +127,7 @@ def test_info_tells_rates_of_a_model_and_facts_of_a_token_file(run, model, speec
     facts = json.loads(out)
     assert (facts["frames"], facts["seconds"], facts["channels"]) == (100, 1.0, 1)
     code, out, _ = run("info", model)
-    assert code == 0 and "sample_rate      8000\n" in out
+    assert code == 0 and "sample_rate        8000\n" in out
 
 
 def test_list_gives_the_bundled_models(run):
