@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from zoo.checkpoints.keymaps import encodec
-from zoo.codecs.audio.seanet import SEANetCodec, SEANetConfig
+from zoo.codecs.audio.seanet import SEANetCodec, SEANetConfig, shaping
 from zoo.codecs.base import Tokens
 from zoo.codecs.errors import UserError
 from zoo.scoring import conditions, write_json
@@ -42,7 +42,7 @@ def bench_codecs(
     seconds: float = 10.0,
     codebooks: int = 8,
     repeats: int = 7,
-    threads: tuple[int, ...] = (1, 2),
+    settings: tuple[tuple[int, int], ...] = ((1, 1), (2, 1), (1, 4)),
 ) -> dict[str, Any]:
     """Measure encoding and decoding of our SEANet codec beside `transformers.EncodecModel`; print a table or JSON.
 
@@ -53,17 +53,18 @@ def bench_codecs(
         config: Architecture (default: EnCodec 24 kHz).
         seconds, codebooks: Length of the clip and rate.
         repeats: Runs of each; the medians are compared.
-        threads: Numbers of threads to measure with.
+        settings: Threads and clips in a batch to measure with.
 
     Raises:
         UserError: transformers is not installed.
     """
     theirs, ours = same_weights(config or SEANetConfig.encodec_24khz(), seed)
     theirs, ours = theirs.to(device), ours.to(device)
-    contest = Contest(theirs, ours, _clip(ours, seconds, seed).to(device), codebooks)
+    clip = _clip(ours, seconds, seed, max(batch for _, batch in settings)).to(device)
+    contests = [Contest(theirs, ours, clip[:batch], codebooks, threads) for threads, batch in settings]
     before = torch.get_num_threads()
     try:
-        rows = [contest.measure(count, repeats) for count in threads]
+        rows = [contest.measure(repeats) for contest in contests]
     finally:
         torch.set_num_threads(before)
     facts = conditions(1, device)
@@ -79,9 +80,9 @@ def bench_codecs(
         "kbps": ours.info.kbps(codebooks),
         "seed": seed,
         "repeats": repeats,
-        "agreement": contest.agreement(),
+        "agreement": contests[0].agreement(),
         "rows": rows,
-        "lstm_floor": _lstm_floor(ours, contest.frames) if device == "cpu" else None,
+        "floor_of_one_clip_and_thread": _floor(ours, contests[0].frames) if device == "cpu" else None,
     }
     if output is not None:
         write_json(result, output)
@@ -145,6 +146,7 @@ class Contest:
     ours: SEANetCodec
     clip: Tensor
     codebooks: int
+    threads: int
     codes: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -158,7 +160,7 @@ class Contest:
     def tasks(self) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
         """What is timed: theirs and ours."""
         kbps = self.ours.info.kbps(self.codebooks)
-        tokens = Tokens(self.codes, torch.tensor([self.clip.shape[-1]]))
+        tokens = Tokens(self.codes, torch.full((len(self.clip),), self.clip.shape[-1]))
         return {
             "encode": (
                 lambda: self.theirs.encode(self.clip, bandwidth=kbps).audio_codes[0],
@@ -184,10 +186,14 @@ class Contest:
         }
 
     @torch.no_grad()
-    def measure(self, threads: int, repeats: int) -> dict[str, Any]:
-        """Times of both at so many threads, their ratios and where the time goes."""
-        torch.set_num_threads(threads)
-        row: dict[str, Any] = {"threads": threads, "load_average": os.getloadavg()[0]}
+    def measure(self, repeats: int) -> dict[str, Any]:
+        """Times of both, their ratios and where the time goes."""
+        torch.set_num_threads(self.threads)
+        row: dict[str, Any] = {
+            "threads": self.threads,
+            "batch": len(self.clip),
+            "load_average": os.getloadavg()[0],
+        }
         for name, runs in self.tasks().items():
             for run in runs:  # warm up
                 run()
@@ -206,7 +212,7 @@ class Contest:
 
     @property
     def _seconds(self) -> float:
-        return self.clip.shape[-1] / self.ours.config.sample_rate
+        return len(self.clip) * self.clip.shape[-1] / self.ours.config.sample_rate
 
     def _profile(self, repeats: int) -> list[dict[str, Any]]:
         """CPU seconds of each layer; both models have the same layers in the same order."""
@@ -260,41 +266,57 @@ def _timed(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def _clip(codec: SEANetCodec, seconds: float, seed: int) -> Tensor:
+def _clip(codec: SEANetCodec, seconds: float, seed: int, batch: int) -> Tensor:
     """Noise: what is in a clip does not change how long it takes."""
     source = torch.Generator().manual_seed(seed)
-    return torch.randn(1, codec.config.channels, round(seconds * codec.config.sample_rate), generator=source) * 0.3
+    return torch.randn(batch, codec.config.channels, round(seconds * codec.config.sample_rate), generator=source) * 0.3
 
 
-def _lstm_floor(codec: SEANetCodec, frames: int) -> dict[str, Any]:
-    """What reading the recurrent weights once a frame takes at the speed at which one thread reads as much memory.
+def _floor(codec: SEANetCodec, frames: int) -> dict[str, Any]:
+    """Least time of the encoder in float32: its matrix products at the processor's best, and its LSTM's reading.
 
-    Each frame needs the whole recurrent matrix and waits for the frame before, so no layout of one clip avoids it.
+    Each frame needs the whole recurrent matrix and waits for the frame before, so no layout of one clip avoids
+    reading it once a frame. Activations, quantizer and copies come on top; the decoder does as much.
     """
     config = codec.config
     width = config.filters << len(config.ratios)
-    size = LSTM_GATES * width * width * 4 * config.lstm_layers * frames
-    memory, threads = torch.ones(PROBE_BYTES // 4), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        rounds = [_timed(lambda: [memory.sum() for _ in range(50)], memory.device)[1] for _ in range(9)]
-    finally:
-        torch.set_num_threads(threads)
-    rate = 50 * PROBE_BYTES / statistics.median(rounds)
+    recurrent = LSTM_GATES * width * width * config.lstm_layers  # as many weights act on the inputs
+    products, steps = recurrent, config.hop
+    for layer in shaping(codec.encoder.layers, inner=True):
+        steps //= layer.stride
+        products += layer.weight.numel() * steps
+    flops, size = 2 * products * frames, 4 * recurrent * frames
+    square, memory = torch.ones(1024, 1024), torch.ones(PROBE_BYTES // 4)
+    speed = 2 * 1024**3 / _least(lambda: square @ square)
+    rate = PROBE_BYTES / _least(lambda: memory.sum())
     return {
+        "gigaflop_in_products": flops / 1e9,
+        "gigaflop_per_second": speed / 1e9,
         "gigabytes_of_recurrent_weights_read": size / 1e9,
-        "gigabytes_per_second_of_one_thread": rate / 1e9,
-        "seconds_in_encode_and_again_in_decode": size / rate,
+        "gigabytes_per_second": rate / 1e9,
+        "seconds": flops / speed + size / rate,
     }
 
 
+def _least(run: Callable[[], Any], rounds: int = 15, calls: int = 10) -> float:
+    """CPU seconds of a call in the median round, with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found = [_timed(lambda: [run() for _ in range(calls)], torch.device("cpu"))[1] for _ in range(rounds)]
+    finally:
+        torch.set_num_threads(threads)
+    return statistics.median(found) / calls
+
+
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("threads", "task", "transformers, CPU s", "ours, CPU s", "ratio of CPU s", "ratio of wall s")
+    table = Table("threads", "clips", "task", "theirs, CPU s", "ours, CPU s", "ratio, CPU", "ratio, wall")
     for row in rows:
         for task in ("encode", "decode"):
             theirs, ours, ratio = row[task]["transformers"], row[task]["ours"], row[task]["ratio"]
-            table.add_row(str(row["threads"]), task, *(f"{v:.3f}" for v in (theirs["cpu"], ours["cpu"])),
-                          *(f"{ratio[kind]:.2f}" for kind in ("cpu", "wall")))  # fmt: skip
+            times = [f"{side['cpu']:.3f}" for side in (theirs, ours)]
+            ratios = [f"{ratio[kind]:.2f}" for kind in ("cpu", "wall")]
+            table.add_row(str(row["threads"]), str(row["batch"]), task, *times, *ratios)
     return table
 
 

@@ -242,9 +242,18 @@ class SEANetCodec(AudioCodec):
         return self.quantizer.decode(codes).transpose(1, 2).to(like.dtype)
 
 
+def shaping(layers: nn.ModuleList, inner: bool = False) -> list[Conv | Upsample]:
+    """The layers that look around or change the rate, in order; `inner`: all convolutions."""
+    kinds = Conv | Upsample
+    if inner:
+        return [module for module in layers.modules() if isinstance(module, kinds)]
+    found = [layer.wide if isinstance(layer, ResidualBlock) else layer for layer in layers]
+    return [layer for layer in found if isinstance(layer, kinds)]
+
+
 def _is_big(layer: nn.Module) -> bool:
     """Its weights alone fill the cache, so it takes the whole signal at once."""
-    return sum(parameter.numel() for parameter in layer.parameters()) > 4 * BLOCK
+    return sum(parameter.numel() for parameter in layer.parameters()) > BLOCK
 
 
 class Stream(NamedTuple):
@@ -305,15 +314,9 @@ def _scaled(x: Tensor, scales: Tensor | None, power: int) -> Tensor:
     return x if scales is None else x * scales[:, None, None].to(x.dtype) ** power
 
 
-def _shaping(layers: nn.ModuleList) -> list[Conv | Upsample]:
-    """The layers that look around or change the rate, in order."""
-    found = [layer.wide if isinstance(layer, ResidualBlock) else layer for layer in layers]
-    return [layer for layer in found if isinstance(layer, Conv | Upsample)]
-
-
 def _inputs_needed(layers: nn.ModuleList, steps: int) -> int:
     """How many inputs the first `steps` outputs depend on; mirrored padding at the start looks ahead."""
-    for layer in reversed(_shaping(layers)):
+    for layer in reversed(shaping(layers)):
         if isinstance(layer, Upsample):
             steps = -(-(steps + layer.skip) // layer.stride)
         else:
@@ -325,7 +328,7 @@ def _inputs_needed(layers: nn.ModuleList, steps: int) -> int:
 def _past(layers: nn.ModuleList, rate: Fraction) -> int:
     """Frames before its own that an output frame depends on; `rate`: inputs of the first layer in a frame."""
     frames = Fraction(0)
-    for layer in _shaping(layers):
+    for layer in shaping(layers):
         if isinstance(layer, Upsample):
             frames += layer.back / rate
             rate *= layer.stride
