@@ -23,7 +23,7 @@ FOLDERS = {
 
 
 def shipped_files() -> list[str]:
-    """Every file of the source folders, except what Python leaves there and measured speeds, which stay in the clone."""
+    """Every file of the source folders, except what Python leaves there and measured speeds."""
     paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     kept = [path for path in paths if "__pycache__" not in path.parts and not path.match("bench-*.json")]
     return sorted(path.relative_to(ROOT).as_posix() for path in kept)
