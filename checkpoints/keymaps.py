@@ -108,9 +108,9 @@ def encodec(ratios: tuple[int, ...], residual_layers: int = 1, lstm: bool = True
     rules.append(
         Rule(
             tuple(books[0] + name for name in ("embed", "embed_avg", "cluster_size", "inited")),
-            tuple(books[1] + name for name in ("embedding", "sums", "counts", "steps")),
-            lambda embed, sums, counts, inited: (embed, sums, counts, torch.tensor(0)),
-            lambda embed, sums, counts, steps: (embed, sums, counts, torch.ones(1)),
+            tuple(books[1] + name for name in ("embedding", "counts", "steps")),
+            lambda embed, average, counts, inited: (embed, counts, torch.tensor(0)),
+            lambda embed, counts, steps: (embed, embed * counts[:, None], counts, torch.ones(1)),
         )
     )
     rules.append(Rule((), ("quantizer.steps",), lambda: (torch.tensor(0),), lambda steps: ()))

@@ -17,7 +17,8 @@ FLOOR = 1e-20  # counts under it can't be divided by without loss; such codes ke
 class VectorQuantizer(Level):
     """One codebook that learns by exponential moving averages, in train mode, from the vectors of all ranks.
 
-    Codewords are `sums / counts`. A code is dead if its average count is under `restart_threshold` times the mean
+    Its state is the codewords and their average counts: a codeword is the running mean of the vectors that chose it,
+    so the running sum is their product and need not be stored, nor can it contradict them. A code is dead if its average count is under `restart_threshold` times the mean
     count of all codes; it moves onto a random vector of the batch and gets the mean count, so that it has the time of
     about `log(1 / restart_threshold) / (1 - decay)` batches to find vectors. Counts start at zero, so a fresh codebook
     restarts on the first batch wherever no vector chose it.
@@ -35,7 +36,6 @@ class VectorQuantizer(Level):
     """
 
     embedding: Tensor
-    sums: Tensor
     counts: Tensor
     steps: Tensor
 
@@ -54,7 +54,6 @@ class VectorQuantizer(Level):
         self.dim, self.size, self.decay, self.restart_threshold, self.seed = dim, size, decay, restart_threshold, seed
         self.start = KMeansStart(dim, kmeans_vectors, seed) if kmeans_vectors else None
         self.register_buffer("embedding", torch.randn(size, dim, generator=generator(seed, 0)))
-        self.register_buffer("sums", torch.zeros(size, dim))
         self.register_buffer("counts", torch.zeros(size))
         self.register_buffer("steps", torch.tensor(0))
 
@@ -62,7 +61,6 @@ class VectorQuantizer(Level):
         """Replace the codebook; `counts` say what each codeword weighs against the vectors of a batch."""
         self.embedding.copy_(codewords)
         self.counts.copy_(counts)
-        self.sums.copy_(codewords * counts[:, None])
 
     def nearest(self, x: Float[Tensor, "vector dim"]) -> Int[Tensor, "vector"]:
         """See `Level.nearest`."""
@@ -90,10 +88,10 @@ class VectorQuantizer(Level):
         self.steps += 1
         if not counts.any():  # nobody used this level: nothing to learn, and no reason to call its codes dead
             return counts.new_zeros(())
+        sums = torch.lerp(self.embedding * self.counts[:, None], sums, 1 - self.decay)
         self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
         weights = self.counts[:, None]
-        self.embedding.copy_(torch.where(weights > FLOOR, self.sums / weights.clamp(min=FLOOR), self.embedding))
+        self.embedding.copy_(torch.where(weights > FLOOR, sums / weights.clamp(min=FLOOR), self.embedding))
         return self._restart(x)
 
     def _restart(self, x: Float[Tensor, "vector dim"]) -> Float[Tensor, ""]:
@@ -107,10 +105,8 @@ class VectorQuantizer(Level):
         order = torch.randperm(len(candidates), generator=generator(self.seed, step))
         chosen = candidates[order[: len(dead)].to(x.device)]
         dead = dead[: len(chosen)]  # each vector restarts one code at most: two on one spot could never part
-        mean = self.counts.mean()
         self.embedding[dead] = chosen
-        self.counts[dead] = mean
-        self.sums[dead] = chosen * mean
+        self.counts[dead] = self.counts.mean()
         return self.counts.new_tensor(float(len(dead)))
 
     def _alive(self) -> Tensor:
