@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
@@ -40,8 +41,8 @@ class Row:
 
 def draw_rows(rows: Sequence[Row], rate: int, codebook_sizes: Sequence[int], title: str, path: Path) -> None:
     """Write a PNG with one line for each row; all share time, loudness and code scales."""
-    figure = Figure(figsize=(15, 0.9 + 2.05 * len(rows)), dpi=100, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.07)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.07)
+    figure = Figure(figsize=(15, 0.9 + 2.05 * len(rows)), dpi=100, facecolor="white", layout=layout)
     figure.suptitle(title, fontsize=16, fontweight="bold", color=INK)
     grid = figure.subplots(len(rows), 4, squeeze=False, width_ratios=(0.55, 2, 2.2, 2.2))
     peak = max(float(np.abs(row.media).max()) for row in rows) or 1.0

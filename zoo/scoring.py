@@ -191,8 +191,9 @@ def _prepare(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) ->
 
 def _delays(clip: Clip, estimate: np.ndarray, rate: int) -> tuple[int, int]:
     """Delay of the waveform and of the envelope."""
-    pair, reach = (clip.read(rate), estimate), round(MAX_DELAY_SECONDS * rate)
-    return metrics.delay_of(*pair, reach), metrics.delay_of(*(_envelope(one, rate) for one in pair), reach)
+    reference, reach = clip.read(rate), round(MAX_DELAY_SECONDS * rate)
+    envelopes = _envelope(reference, rate), _envelope(estimate, rate)
+    return metrics.delay_of(reference, estimate, reach), metrics.delay_of(*envelopes, reach)
 
 
 def _envelope(signal: np.ndarray, rate: int) -> np.ndarray:
