@@ -230,7 +230,7 @@ class AudioCodec(nn.Module, ABC):
         """Reconstruct audio; rows shorter than the longest end in zeros.
 
         Raises:
-            ValueError: Codes outside their codebooks, or tokens of other weights.
+            ValueError: Codes outside their codebooks, fewer frames than the lengths need, or tokens of other weights.
         """
         info, codes = self.info, tokens.codes
         if codes.ndim != 3 or codes.shape[1] > info.codebooks:
@@ -240,7 +240,12 @@ class AudioCodec(nn.Module, ABC):
             raise ValueError(f"codes must lie in -1..{int(sizes.max()) - 1}; tokens of another codec, or damaged")
         if tokens.weights and self.weights and tokens.weights != self.weights:
             raise ValueError(f"tokens were made by weights {tokens.weights[:12]}, this codec has {self.weights[:12]}")
-        media = codes.new_zeros(codes.shape[0], info.channels, int(tokens.lengths.max()), dtype=torch.float32)
+        longest = int(tokens.lengths.max())
+        if longest > codes.shape[2] * info.hop:
+            raise ValueError(
+                f"{codes.shape[2]} frames hold {codes.shape[2] * info.hop} samples at most, lengths say {longest}"
+            )
+        media = codes.new_zeros(codes.shape[0], info.channels, longest, dtype=torch.float32)
         for length in tokens.lengths.unique().tolist():
             rows = (tokens.lengths == length).nonzero().flatten().to(codes.device)
             scales = None if tokens.scales is None else tokens.scales[rows]
@@ -266,7 +271,7 @@ class AudioCodec(nn.Module, ABC):
             lambda signal: self.encode_rows(signal, codebooks, state.scales)[0],
         )  # fmt: skip
         if codes is None:
-            codes = torch.empty(media.shape[0], codebooks or self.info.codebooks, 0, dtype=torch.int64)
+            codes = media.new_empty(media.shape[0], codebooks or self.info.codebooks, 0, dtype=torch.int64)
         return codes, state
 
     def init_decoder(self, scales: Float[Tensor, "batch"] | None = None) -> Any:
@@ -284,5 +289,5 @@ class AudioCodec(nn.Module, ABC):
             lambda window: self.decode_rows(window, state.scales),
         )  # fmt: skip
         if media is None:
-            media = torch.empty(codes.shape[0], self.info.channels, 0)
+            media = codes.new_empty(codes.shape[0], self.info.channels, 0, dtype=torch.float32)
         return media, state

@@ -15,13 +15,15 @@ class FrameTransform(nn.Module):
 
     Args:
         window: Samples of a frame, a multiple of twice the stride.
-        stride: Samples between frames.
+        stride: Samples between frames, an even number: the window reaches equally far to both sides of it.
     """
 
     def __init__(self, window: int, stride: int):
         super().__init__()
-        if window % (2 * stride):
-            raise ValueError(f"window must be a multiple of twice the stride {stride}, got {window}")
+        if stride % 2 or window % (2 * stride):
+            raise ValueError(
+                f"stride must be even and window a multiple of twice the stride, got stride {stride}, window {window}"
+            )
         self.window, self.stride, self.margin = window, stride, (window - stride) // 2
         # The root Hann window's square overlaps to window / (2 * stride): fold that into the shape.
         shape = torch.hann_window(window).sqrt() * (2 * stride / window) ** 0.5
