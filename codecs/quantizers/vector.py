@@ -18,10 +18,10 @@ class VectorQuantizer(Level):
     """One codebook that learns by exponential moving averages, in train mode, from the vectors of all ranks.
 
     Its state is the codewords and their average counts: a codeword is the running mean of the vectors that chose it,
-    so the running sum is their product and need not be stored, nor can it contradict them. A code is dead if its average count is under `restart_threshold` times the mean
-    count of all codes; it moves onto a random vector of the batch and gets the mean count, so that it has the time of
-    about `log(1 / restart_threshold) / (1 - decay)` batches to find vectors. Counts start at zero, so a fresh codebook
-    restarts on the first batch wherever no vector chose it.
+    so the running sum is their product and need not be stored, nor can it contradict them. A code is dead if its
+    average count is under `restart_threshold` times the mean count of all codes; it moves onto a random vector of the
+    batch and gets the mean count, so that it has the time of about `log(1 / restart_threshold) / (1 - decay)` batches
+    to find vectors. Counts start at zero, so a fresh codebook restarts on the first batch wherever no vector chose it.
 
     Args:
         dim: Size of a vector.

@@ -48,7 +48,7 @@ def test_a_restarted_code_lies_on_a_vector_of_the_batch_after_the_same_forward()
     assert quantizer.train()(z).usage.restarted.tolist() == [1]
     assert quantizer.embedding[1].tolist() in [[3.0, 1.0], [4.0, 2.0]]
     restarted = quantizer.embedding[1].clone()
-    assert quantizer.counts[1] == quantizer.counts.mean()
+    assert quantizer.counts[1] == quantizer.counts[0] / 2  # the mean of both when one was dead
     quantizer(restarted[None, :, None])  # it weighs as much as other codes, so one vector on its spot leaves it there
     torch.testing.assert_close(quantizer.embedding[1], restarted)
 
