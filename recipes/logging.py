@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,10 @@ class RunLog(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        step, values, missing = int(module.step), {}, set()
+        step, values, missing = int(module.step), {}, Counter()
         for name, scores in self.scores.items():
             values[f"valid/{name}"], _ = mean_score(scores)
-            missing |= {score.reason for score in scores if score.reason}
+            missing.update(f"{name.split('/')[0]}, {score.reason}" for score in scores if score.reason)
         seconds = time.perf_counter() - self.validation_began
         self._write(trainer, step, values)
         for label in dict.fromkeys(name.split("/")[1] for name in self.scores):
@@ -99,7 +100,9 @@ class RunLog(Callback):
             )
             self._say(f"valid {step}  {label:13s} {figures}")
         clips = max((len(scores) for scores in self.scores.values()), default=0)
-        self._say(f"valid {step}  {clips} clips in {seconds:.0f} s" + "".join(f"; left out: {why}" for why in missing))
+        self._say(f"valid {step}  {clips} clips in {seconds:.0f} s")
+        for why, count in missing.items():
+            self._say(f"valid {step}  left out {count} x {why}")
         self.scores.clear()
         self.since = getattr(self, "since", 0.0) + seconds
 
@@ -109,7 +112,8 @@ class RunLog(Callback):
 
     def _write(self, trainer: Trainer, step: int, values: dict[str, float]) -> None:
         with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": step} | values) + "\n")
+            known = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
+            file.write(json.dumps({"step": step} | known) + "\n")
         if trainer.logger is not None:
             trainer.logger.log_metrics(values, step=step)
 

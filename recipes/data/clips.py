@@ -109,9 +109,7 @@ class ClipStore:
             return 0
 
     def _read_file(self, path: Path, start: int, frames: int) -> ndarray:
-        info = (
-            soundfile.info(path) if path.suffix.lower() in (".wav", ".flac", ".aiff", ".aif", ".w64", ".au") else None
-        )
+        info = soundfile.info(path) if path.suffix.lower() in _SEEKABLE_SUFFIXES else None
         if info is None or info.format not in _SEEKABLE_FORMATS:
             samples, _ = read_audio(path, self.sample_rate, mono=self.channels == 1)
             return self._with_channels(samples)[:, start : start + frames]

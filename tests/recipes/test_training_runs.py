@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from zoo.codecs.errors import UserError
@@ -116,3 +118,30 @@ def test_every_bundled_recipe_builds_its_codec_and_data(name):
     assert cli.trainer.max_steps == cli.model.steps
     assert cli.model.seed == cli.config.seed_everything
     assert cli.datamodule.batch_size > 0
+
+
+@pytest.mark.slow
+def test_the_full_recipe_trains_on_a_corpus_of_the_layout_of_libritts(tmp_path):
+    draw = np.random.default_rng(0)
+    for subset, speaker in (("train-clean-100", 19), ("train-clean-360", 100), ("dev-clean", 84)):
+        folder = tmp_path / "corpus" / "LibriTTS" / subset / str(speaker) / "198"
+        folder.mkdir(parents=True)
+        for kind in ("original", "normalized"):
+            (folder / f"{speaker}_198_000000_000000.{kind}.txt").write_text("Noise.")
+        soundfile.write(folder / f"{speaker}_198_000000_000000.wav", draw.uniform(-0.3, 0.3, 24_000), 24_000)
+    # Two steps of all that the recipe switches on, and a validation, in place of 400,000 on a GPU.
+    smaller = {
+        "model.steps": 2, "model.quantize_after": 0, "model.discriminator_start": 0,
+        "model.discriminators.stft_channels": 4, "model.discriminators.period_channels": [4, 8, 8, 16],
+        "model.codec.init_args.config.kmeans_vectors": 30, "model.codec.init_args.config.codebook_size": 16,
+        "data.init_args.root": tmp_path / "corpus", "data.init_args.batch_size": 2, "data.init_args.workers": 1,
+        "data.init_args.crops.seconds": 0.4, "trainer.val_check_interval": 2, "trainer.accelerator": "cpu",
+        "run.log_every": 1, "run.folder": tmp_path / "run",
+    }  # fmt: skip
+    folder = train("spectral.speech-16khz-full", [f"--{name}={value}" for name, value in smaller.items()])
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [line for line in lines if "loss/mel" in line]
+    assert [line["step"] for line in losses] == [1, 2]
+    assert all(losses[1][f"loss/{name}"] > 0 for name in ("mel", "noise", "adversarial", "features", "discriminator"))
+    assert any("valid/mel/16 codebooks" in line for line in lines)
+    assert checkpoint(folder)["LibriTTS"] == {"consumed": 4}  # two batches of two crops
