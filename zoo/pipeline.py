@@ -167,6 +167,7 @@ def codec_of(model: str | AudioCodec, device: str) -> AudioCodec:
 
 
 def device_of(codec: AudioCodec) -> torch.device:
+    """Where the codec computes."""
     return next((parameter.device for parameter in codec.parameters()), torch.device("cpu"))
 
 
@@ -199,6 +200,7 @@ def check_codec(reader: TokenReader, info: CodecInfo, weights: str) -> None:
 
 
 def describe(sizes: tuple[int, ...]) -> str:
+    """Codebook sizes in few characters: "8 x 1024" if all are equal."""
     return f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else "/".join(map(str, sizes))
 
 

@@ -1,6 +1,7 @@
 """The data module that every corpus of recordings shares: random crops to train on, whole clips to validate on."""
 
 import hashlib
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -64,9 +65,9 @@ class AudioCorpus(StreamDataModule):
         self._train: CropSource | None = None
         self._valid: WholeClips | None = None
 
+    @abstractmethod
     def find_clips(self) -> tuple[ClipList, ClipList]:
         """The files to train on and the files to validate on."""
-        raise NotImplementedError
 
     def setup(self, stage: str) -> None:
         """Find the files and, with the memory cache, decode them."""

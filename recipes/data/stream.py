@@ -1,5 +1,6 @@
 """Training batches as one endless, numbered stream that resumes exactly, and the Lightning data module around it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -70,7 +71,7 @@ class ResumableLoader(DataLoader):
         self.consumed = state["consumed"]
 
 
-class StreamDataModule(lightning.LightningDataModule):
+class StreamDataModule(lightning.LightningDataModule, ABC):
     """A data module whose training data is a stream: the number of crops consumed is all of its state.
 
     Lightning restores a loader by itself only in the middle of an epoch; the module's own state covers its end too.
@@ -89,9 +90,9 @@ class StreamDataModule(lightning.LightningDataModule):
         self._consumed = 0
         self._loader: ResumableLoader | None = None
 
+    @abstractmethod
     def train_source(self) -> Source:
         """Where the crops come from; made by `setup`."""
-        raise NotImplementedError
 
     def train_dataloader(self) -> ResumableLoader:
         """The stream of crops, from where training stopped."""

@@ -33,9 +33,19 @@ def noise(batch: int, channels: int, time: int, seed: int = 0) -> torch.Tensor:
 
 
 def tiny(architecture: str, variant: str) -> torch.nn.Module:
-    """A small codec in eval mode; k-means has put its codebooks where its latents lie."""
+    """A small codec in eval mode; k-means has put its codebooks where its latents lie.
+
+    Its first weights are changed so that the signal outweighs the biases: as PyTorch draws them, convolutions shrink
+    what passes through so much that every input would give one and the same output, to three digits.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         codec = zoo.create(architecture, **TINY[architecture][variant])
+        with torch.no_grad():
+            for name, parameter in codec.named_parameters():
+                if parameter.ndim == 3:  # a convolution's kernel, or the gain of one
+                    parameter *= 2
+                elif name.endswith("bias"):
+                    parameter *= 0.1
         codec.train()(noise(4, codec.info.channels, 100 * codec.info.hop))
     return codec.eval()

@@ -73,7 +73,7 @@ def test_a_file_that_is_hardly_begun_is_refused(kind: str, tmp_path: Path) -> No
     data = path.read_bytes()
     for size in (1, 3, 10, 17):
         path.write_bytes(data[:size])
-        refusal(path)
+        assert refusal(path)
 
 
 def test_a_recording_whose_header_states_no_length_is_read_to_its_end(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def test_the_codes_of_these_tests_are_varied(codec, media):
     assert all(len(codes[:, level].unique()) >= 8 for level in range(codec.info.codebooks))
 
 
+def test_the_samples_of_these_tests_are_varied(codec, media):
+    # An output that hardly depends on the input would pass all that follows, too.
+    found = codec.decode(codec.encode(media))
+    other = codec.decode(codec.encode(media.flip(2)))
+    assert (found - other).norm() > 0.3 * found.norm()
+
+
 def test_codes_do_not_depend_on_the_batch(codec, media):
     together = codec.encode(media)
     for row in range(len(media)):
@@ -216,7 +223,7 @@ def test_half_precision_is_near_float32(codec, media, dtype):
     tokens = half.encode(media.to(dtype))
     assert half.decode(tokens).isfinite().all()
     # bfloat16 has 8 bits of mantissa: an error of 2^-9 per operation, which some tens of layers add up
-    assert (found - wanted).norm() < 0.1 * wanted.norm()
+    assert (found - wanted).norm() < 0.05 * wanted.norm()
 
 
 def test_gradients_reach_every_parameter(codec, media):
@@ -245,7 +252,7 @@ def pieces(tensor: Tensor, seed: int, longest: int) -> Iterator[Tensor]:
 
 def close(found: Tensor, wanted: Tensor) -> None:
     """Equal up to float32 rounding in sums of another order."""
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * max(1.0, float(wanted.abs().max())))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
 
 
 def assert_same_codes(codec: AudioCodec, media: Tensor, found: Tensor, wanted: Tensor) -> None:

@@ -110,7 +110,8 @@ def test_sentences_are_fixed_complete_and_varied():
 def test_every_sentence_can_be_written_in_the_encoding_of_its_voice():
     for voice in VOICES.values():
         for k in range(voice.sentences):
-            sentence(voice.language, f"{voice.voice}/{k}").encode(voice.encoding)
+            text = sentence(voice.language, f"{voice.voice}/{k}")
+            assert text.encode(voice.encoding).decode(voice.encoding) == text
 
 
 def test_a_corpus_is_described_with_its_seconds_credits_and_refusals(tmp_path, monkeypatch):
