@@ -52,6 +52,15 @@ def test_the_samples_of_these_tests_are_varied(codec, media):
     assert (found - other).norm() > 0.3 * found.norm()
 
 
+def test_a_single_wrong_code_is_told_from_a_tie(codec, media):
+    codes = codec.encode(media).codes
+    for level, size in enumerate(codec.info.codebook_sizes):
+        wrong = codes.clone()
+        wrong[1, level, 30] = (wrong[1, level, 30] + 1) % size
+        with pytest.raises(AssertionError, match=f"row 1 frame 30 level {level}: no tie"):
+            assert_same_codes(codec, media, wrong, codes)
+
+
 def test_codes_do_not_depend_on_the_batch(codec, media):
     together = codec.encode(media)
     for row in range(len(media)):
@@ -258,7 +267,9 @@ def close(found: Tensor, wanted: Tensor) -> None:
 def assert_same_codes(codec: AudioCodec, media: Tensor, found: Tensor, wanted: Tensor) -> None:
     """Equal codes; a frame may differ if, where it first does, both codewords are equally near to the latent."""
     assert found.shape == wanted.shape
-    for row, frame in (found != wanted).any(dim=1).nonzero().tolist():
+    different = (found != wanted).any(dim=1).nonzero().tolist()
+    assert len(different) <= found.shape[0] * found.shape[2] / 50, "too many frames for ties"
+    for row, frame in different:
         level = int((found[row, :, frame] != wanted[row, :, frame]).nonzero()[0])
         with latents_of(codec) as seen:
             codec.encode(media[row : row + 1])
