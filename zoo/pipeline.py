@@ -22,7 +22,7 @@ from zoo.codecs.files import printable
 from zoo.container import TokenFileError, TokenHeader, TokenReader, TokenWriter, is_token_file
 
 Progress = Callable[[float, float | None], None]
-CHUNK_SECONDS = 10
+CHUNK_SECONDS = 5  # 10 take 160 MB more in the convolutional codec and are no faster
 EDGE_SECONDS = 0.1  # a resampler's filter reaches less far than this at any rate above 4 kHz
 
 
