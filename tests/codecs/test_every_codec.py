@@ -7,7 +7,9 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_codecs import TINY, noise, tiny
@@ -15,10 +17,12 @@ from torch import Tensor
 
 import zoo
 from zoo import checkpoint
-from zoo.codecs.base import AudioCodec
+from zoo.codecs.audio.io import read_audio
+from zoo.codecs.base import AudioCodec, Context
 from zoo.container import TokenHeader, TokenWriter
 from zoo.registry import ARCHITECTURES
 
+SPEECH = Path(zoo.__file__).parent / "assets" / "confbridge-pin.flac"
 CASES = [(name, variant) for name, variants in TINY.items() for variant in variants]
 CASES += [(name, "") for name in zoo.list_models()]
 
@@ -31,8 +35,13 @@ def codec(request) -> AudioCodec:
 
 @pytest.fixture(scope="module")
 def media(codec) -> Tensor:
-    """60 frames and a bit: the last frame is partial."""
-    return noise(3, codec.info.channels, 60 * codec.info.hop + 3)
+    """60 frames and a bit: the last frame is partial. Trained codecs get speech, for which noise is all alike."""
+    time = 60 * codec.info.hop + 3
+    if not codec.name:
+        return noise(3, codec.info.channels, time)
+    speech, _ = read_audio(SPEECH, codec.info.sample_rate, mono=True)
+    rows = torch.from_numpy(np.resize(speech, (3, 1, time)))  # repeats it if it is too short
+    return rows.expand(-1, codec.info.channels, -1).contiguous()
 
 
 def test_every_architecture_is_tested():
@@ -202,10 +211,15 @@ def test_encoder_and_decoder_reach_as_far_as_stated(codec):
         ends = samples_seen_by_encoder(exact, frames, int(latents.max()))
         lookahead = max(lookahead, int(ends.max()) + 1 - (frame + 1) * hop)
         if bounded and frame == middle:
-            assert frame - latents.min() == reach.decoder_past
-            assert latents.max() - frame == reach.decoder_future
-            assert frame - seen.min() // hop == reach.encoder_past
-            assert seen.max() // hop - frame == reach.encoder_future
+            found = Context(
+                encoder_past=int(frame - seen.min() // hop),
+                encoder_future=int(seen.max() // hop - frame),
+                decoder_past=int(frame - latents.min()),
+                decoder_future=int(latents.max() - frame),
+            )
+            # In trained weights, units at the edge may be silent on this input: they may see less than is stated.
+            less = all(vars(found)[side] <= vars(reach)[side] for side in vars(reach))
+            assert less if codec.name else found == reach
     if codec.info.lookahead is not None:
         assert lookahead <= codec.info.lookahead
     if codec.info.causal:

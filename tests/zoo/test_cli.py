@@ -1,5 +1,6 @@
 """The command line: results, exit codes, one-line errors, and nothing half-written."""
 
+import functools
 import json
 import os
 import signal
@@ -208,7 +209,10 @@ def test_interruption_is_exit_code_130_and_leaves_no_file(model, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     command = [sys.executable, "-m", "zoo.cli", "tokenize", str(long), "-o", str(out / "long.ztok"), "-m", model]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    # A shell that runs the tests in the background has them ignore interrupts, which children inherit.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, preexec_fn=heed)
     deadline = time.monotonic() + 60
     while not list(out.iterdir()):  # the file under another name: the work has begun
         assert process.poll() is None and time.monotonic() < deadline
