@@ -118,6 +118,9 @@ class Context:
     decoder_future: int
 
 
+EVERYTHING = Context(*[1 << 40] * 4)  # reach of layers that see the whole recording at once
+
+
 class ScaleMeter(Protocol):
     """Measures the gain of each row of a recording, however it is cut into pieces."""
 
@@ -135,8 +138,8 @@ class AudioCodec(nn.Module, ABC):
     Attributes:
         config: The frozen dataclass that the codec was built from.
         name, weights: Name and weights' digest, filled in by `zoo.load`; they travel in `Tokens`.
-        context: Reach of encoder and decoder; None if unbounded (recurrent layers), then `encode_chunk` and
-            `decode_chunk` must carry the layers' own state.
+        context: Reach of encoder and decoder; None if unbounded (recurrent layers). Then `encode_chunk` and
+            `decode_chunk` gather the whole recording, unless a codec overrides them to carry its layers' own state.
     """
 
     config_class: ClassVar[type]
@@ -265,7 +268,7 @@ class AudioCodec(nn.Module, ABC):
 
         Together the chunks' codes equal `encode` of the whole. `final`: nothing follows, the last frame is padded.
         """
-        reach = self.context
+        reach = self.context or EVERYTHING
         codes, state = advance(
             state, media, self.info.hop, reach.encoder_past, reach.encoder_future, final,
             lambda signal: self.encode_rows(signal, codebooks, state.scales)[0],
@@ -283,7 +286,7 @@ class AudioCodec(nn.Module, ABC):
         self, codes: Int[Tensor, "batch codebook frame"], state: Any, final: bool = False
     ) -> tuple[Float[Tensor, "batch channel time"], Any]:
         """Samples that are settled once `codes` have come, and the next state; `final` gives out all that is left."""
-        reach = self.context
+        reach = self.context or EVERYTHING
         media, state = advance(
             state, codes, 1, reach.decoder_past, reach.decoder_future, final,
             lambda window: self.decode_rows(window, state.scales),

@@ -388,6 +388,7 @@ def summary(facts: dict[str, Any]) -> str:
 
 
 def readable(value: Any) -> str:
+    """A fact as a person would write it."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {readable(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from zoo.codecs.base import AudioCodec, CodecInfo, CodecOutput, Context
 from zoo.codecs.layers.conv import Conv, Normed, Upsample
+from zoo.codecs.layers.loudness import LevelMeter
 from zoo.codecs.layers.lstm import ResidualLSTM
 from zoo.codecs.layers.residual import ELU, ResidualBlock, run, run_in_blocks
 from zoo.codecs.quantizers import residual_vq
-from zoo.codecs.streaming import Window, advance
+from zoo.codecs.streaming import Window
 
 BLOCK = 1 << 17  # values of the widest activation in a block: with what is made of it, it fits into 2 MB of cache
-EVERYTHING = Context(*[1 << 40] * 4)  # frames: reach of layers that see the whole recording at once
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,9 @@ class SEANetCodec(AudioCodec):
         """See `AudioCodec.decode_rows`."""
         return _scaled(self._decode(self._latents(codes)), scales, 1)
 
-    def scale_of(self, media: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch"] | None:
-        """RMS of the channels' mean, if the codec normalizes."""
-        if not self.config.normalize:
-            return None
-        return media.mean(dim=1).square().mean(dim=-1).sqrt() + 1e-8
+    def scale_meter(self) -> LevelMeter | None:
+        """Root mean square of the channels' mean, if the codec normalizes."""
+        return LevelMeter() if self.config.normalize else None
 
     def fuse(self) -> SEANetCodec:
         """Multiply weight norm into plain weights, for use: same outputs, less work."""
@@ -188,17 +186,14 @@ class SEANetCodec(AudioCodec):
     ) -> tuple[Int[Tensor, "batch codebook frame"], Stream | Window]:
         """Causal codecs carry what their layers need; others look at windows, or at the whole if they must."""
         if isinstance(state, Window):
-            reach, run_rows = self.context or EVERYTHING, lambda x: self.encode_rows(x, codebooks, state.scales)[0]
-            past, future = reach.encoder_past, reach.encoder_future
-            codes, state = advance(state, media, self.config.hop, past, future, final, run_rows)
+            return super().encode_chunk(media, state, codebooks, final)
+        x = _scaled(media, state.scales, -1).transpose(1, 2)
+        z, carries = run(self.encoder.layers, x, state.carries, final)
+        if z.shape[1]:
+            codes = self.quantizer.encode(z.transpose(1, 2), codebooks)
         else:
-            x = _scaled(media, state.scales, -1).transpose(1, 2)
-            z, carries = run(self.encoder.layers, x, state.carries, final)
-            codes = self.quantizer.encode(z.transpose(1, 2), codebooks) if z.shape[1] else None
-            state = Stream(state.scales, carries)
-        if codes is None:
-            codes = torch.empty(media.shape[0], codebooks or self.config.codebooks, 0, dtype=torch.int64)
-        return codes.to(media.device), state
+            codes = media.new_empty(len(media), codebooks or self.config.codebooks, 0, dtype=torch.int64)
+        return codes, Stream(state.scales, carries)
 
     @torch.no_grad()
     def decode_chunk(
@@ -206,10 +201,7 @@ class SEANetCodec(AudioCodec):
     ) -> tuple[Float[Tensor, "batch channel time"], Stream | Window]:
         """Samples that are settled once `codes` have come."""
         if isinstance(state, Window):
-            reach, run_rows = self.context or EVERYTHING, lambda x: self.decode_rows(x, state.scales)
-            media, state = advance(state, codes, 1, reach.decoder_past, reach.decoder_future, final, run_rows)
-            media = torch.empty(len(codes), self.config.channels, 0) if media is None else media
-            return media.to(codes.device), state
+            return super().decode_chunk(codes, state, final)
         z = self._latents(codes)
         y, carries = run(self.decoder.layers, z, state.carries, final)
         return _scaled(y.transpose(1, 2), state.scales, 1), Stream(state.scales, carries)

@@ -1,4 +1,4 @@
-"""Gated loudness of a recording, measured piece by piece."""
+"""Loudness of a recording, measured piece by piece."""
 
 from __future__ import annotations
 
@@ -51,3 +51,26 @@ class LoudnessMeter:
         carries &= energy > 0.1 * mean[:, None]
         loud = (energy * carries).sum(1) / carries.sum(1).clamp(min=1)
         return torch.where(carries.any(1), loud.sqrt() / self.level, 1.0)
+
+
+class LevelMeter:
+    """Root mean square of the channels' mean over a whole recording, pauses included: EnCodec 48 kHz's gain."""
+
+    def __init__(self) -> None:
+        self.energy: Tensor | float = 0.0
+        self.count = 0
+
+    def update(self, samples: Float[Tensor, "row channel time"]) -> None:
+        """Take the next samples of each row."""
+        self.energy = self.energy + samples.double().mean(dim=1).square().sum(dim=1)
+        self.count += samples.shape[2]
+
+    def scale(self) -> Float[Tensor, "row"]:
+        """Gain of each row; 1e-8 for silence.
+
+        Raises:
+            ValueError: Nothing was measured yet.
+        """
+        if not self.count:
+            raise ValueError("no samples were measured yet: call update first")
+        return ((self.energy / self.count).sqrt() + 1e-8).float()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.codecs.layers.loudness import LoudnessMeter
+from zoo.codecs.layers.loudness import LevelMeter, LoudnessMeter
 
 RATE, LEVEL = 1000, 0.1
 
@@ -78,3 +78,13 @@ def test_channels_are_measured_together():
 def test_a_meter_that_measured_nothing_says_so():
     with pytest.raises(ValueError, match="call update first"):
         LoudnessMeter(RATE, LEVEL).scale()
+
+
+def test_the_plain_meter_gives_the_root_mean_square_of_the_channels_mean_for_any_pieces():
+    sound = torch.stack([speech()[:1, 0], 0.5 * speech()[:1, 0]], dim=1)
+    whole, pieces = LevelMeter(), LevelMeter()
+    whole.update(sound)
+    for piece in sound.split(77, dim=2):
+        pieces.update(piece)
+    assert float(whole.scale()) == pytest.approx(float(sound.mean(dim=1).square().mean().sqrt()), rel=1e-5)
+    assert float(pieces.scale()) == pytest.approx(float(whole.scale()), rel=1e-6)
