@@ -6,15 +6,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SILENCE = 1e-7  # mean square of -70 dB re full scale, the absolute gate of ITU-R BS.1770
+SILENCE = 1e-12  # mean square of -120 dB re full scale, below the last bit of 16
 
 
 class LoudnessMeter:
-    """Root mean square of the blocks that carry signal: above -70 dB, and above -10 dB re all that are.
+    """Root mean square of the blocks that carry signal: not silent, and above -10 dB re all that are not.
 
-    This is the gating of ITU-R BS.1770 over blocks of a tenth of a second, without its frequency weighting. Pauses do
-    not count, so that a gain derived from it hardly depends on how much silence a recording has. The result is the
-    same however the samples are cut into pieces.
+    This is the relative gate of ITU-R BS.1770 over blocks of a tenth of a second, without its frequency weighting, and
+    without its absolute gate at -70 dB: the gain must follow the level of faint recordings exactly. Pauses do not
+    count, so that it hardly depends on how much of them a recording has. The result is the same however the samples
+    are cut into pieces.
 
     Args:
         rate: Sampling rate in Hz.
