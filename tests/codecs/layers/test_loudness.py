@@ -45,14 +45,14 @@ def test_the_gain_follows_the_level(decibels):
 # Digital silence counts not at all. Noise 26 dB under the speech lowers the mean that the second gate is relative to,
 # by 5.6 dB where 8 of 11 s are noise: soft speech between both gates then counts, but the noise does not. Counted in,
 # it would lower the gain by 47 %.
-@pytest.mark.parametrize(("pause", "change"), [(0.0, 1e-7), (0.01, 0.05)])
+@pytest.mark.parametrize(("pause", "change"), [(0.0, 1e-5), (0.01, 0.05)])
 def test_pauses_do_not_count(pause, change):
     sound = speech()
     quiet = speech(4.0, amplitude=pause)
     torch.testing.assert_close(gain(torch.cat([quiet, sound, quiet], dim=2)), gain(sound), rtol=change, atol=0)
 
 
-@pytest.mark.parametrize("level", [0.0, 1e-7])  # zeros, and noise at -100 dB
+@pytest.mark.parametrize("level", [0.0, 1e-7])  # zeros, and noise at -140 dB
 def test_silence_has_gain_one(level):
     assert gain(speech(amplitude=level)).tolist() == [1.0, 1.0]
 
