@@ -28,10 +28,10 @@ class SpectralConfig:
     Attributes:
         sample_rate: Hz.
         window, stride: Of the STFT, in samples; codes come at half the rate of its frames.
-        fine, fine_hidden: Width of the encoder's blocks before, and of the decoder's blocks behind the codes' rate.
-        coarse, coarse_hidden: Width of the blocks at the codes' rate.
+        fine, fine_hidden: Width of the encoder's blocks at the STFT's rate, and between their two products.
+        coarse, coarse_hidden: The same of both halves' blocks at the codes' rate.
+        decoder_width, decoder_hidden: The same of the decoder's blocks at the STFT's rate.
         encoder_fine, encoder_coarse, decoder_coarse, decoder_fine: Dilation of each block, in order of the signal.
-        decoder_width, decoder_hidden: Width of the decoder's blocks at the STFT's rate.
         latent: Dimensions that are quantized.
         codebooks, codebook_size: Of the residual quantizer.
         kmeans_vectors: Latents that are gathered before the codebooks start by k-means.
@@ -56,6 +56,11 @@ class SpectralConfig:
     codebook_size: int = 1024
     kmeans_vectors: int = 24000
     level: float = 0.126
+
+    @property
+    def hop(self) -> int:
+        """Samples of a frame of codes."""
+        return 2 * self.stride
 
 
 class SpectralEncoder(nn.Module):
@@ -118,31 +123,27 @@ class SpectralCodec(AudioCodec):
         self.decoder = SpectralDecoder(config)
         with torch.no_grad():  # both ends of the linear path begin as one projection, small beside the network
             self.decoder.direct.weight.copy_(self.encoder.direct.weight.mul_(0.3).T)
-        fine = self.transform.reach
-        self.context = Context(
-            encoder_past=sum(config.encoder_coarse) + -(-(sum(config.encoder_fine) + fine) // 2),
-            encoder_future=sum(config.encoder_coarse) + -(-(sum(config.encoder_fine) + fine) // 2),
-            decoder_past=sum(config.decoder_coarse) + -(-(sum(config.decoder_fine) + fine) // 2),
-            decoder_future=sum(config.decoder_coarse) + -(-(sum(config.decoder_fine) + fine) // 2),
-        )
+        # Both halves see as far behind as ahead; two frames of the STFT make one of codes.
+        encoder = sum(config.encoder_coarse) + -(-(sum(config.encoder_fine) + self.transform.reach) // 2)
+        decoder = sum(config.decoder_coarse) + -(-(sum(config.decoder_fine) + self.transform.reach) // 2)
+        self.context = Context(encoder, encoder, decoder, decoder)
 
     @property
     def info(self) -> CodecInfo:
-        hop = 2 * self.config.stride
         return CodecInfo(
             media="audio",
             sample_rate=self.config.sample_rate,
             channels=1,
-            hop=hop,
+            hop=self.config.hop,
             codebook_sizes=self.quantizer.codebook_sizes,
             causal=False,
-            lookahead=(self.context.encoder_future + self.context.decoder_future) * hop,
+            lookahead=(self.context.encoder_future + self.context.decoder_future) * self.config.hop,
             parameters=sum(p.numel() for p in self.parameters()),
         )
 
     def latents(self, media: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch latent frame"]:
         """What is quantized, for audio at the nominal level."""
-        missing = -media.shape[2] % self.info.hop
+        missing = -media.shape[2] % self.config.hop
         audio = nn.functional.pad(media[:, 0], (0, missing))
         return self.encoder(self.transform.analyse(audio)).transpose(1, 2)
 
