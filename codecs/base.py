@@ -28,6 +28,8 @@ class CodecInfo:
         causal: No output depends on later input.
         lookahead: Samples behind the end of a frame that its reconstruction depends on; None if unbounded.
         parameters: Number of trainable scalars.
+        tile: Pixels a side of the only picture that a tokenizer of fixed size takes, and
+        tile_codes: how many codes of each codebook stand for it; both 0 for codecs of pictures of any size.
     """
 
     media: Literal["audio", "image"]
@@ -38,6 +40,8 @@ class CodecInfo:
     causal: bool
     lookahead: int | None
     parameters: int
+    tile: int = 0
+    tile_codes: int = 0
 
     @property
     def codebooks(self) -> int:
@@ -57,8 +61,8 @@ class CodecInfo:
         return self.frame_rate * self.bits(codebooks) / 1000
 
     def bpp(self, codebooks: int | None = None) -> float:
-        """Bits per pixel at `codebooks` codebooks (default: all)."""
-        return self.bits(codebooks) / self.hop**2
+        """Bits per pixel at `codebooks` codebooks (default: all), of pictures that need no padding."""
+        return self.bits(codebooks) * (self.tile_codes / self.tile**2 if self.tile else 1 / self.hop**2)
 
     def asdict(self) -> dict[str, Any]:
         rate = {"frame_rate": self.frame_rate, "kbps": self.kbps()} if self.media == "audio" else {"bpp": self.bpp()}
@@ -70,7 +74,9 @@ class Tokens:
     """Codes of a batch of media and all that is needed to turn them back.
 
     Attributes:
-        codes: int64 `[batch, codebook, time]` (audio) or `[batch, codebook, height, width]` (image); -1 is no code.
+        codes: int64 `[batch, codebook, time]` (audio), `[batch, codebook, height, width]` (image) or
+            `[batch, codebook, n]` (image tokenizers of fixed size: `n` codes of each tile, tiles row by row); -1 is no
+            code.
         lengths: int64 `[batch]`, true media length in samples (images: `[batch, 2]`, height and width in pixels).
         scales: float32 `[batch]`, gain that `decode` multiplies onto the output; None if the codec has no gain.
         codec: Name of the codec that made them (`architecture.tag`), "" if it has none.
@@ -129,28 +135,65 @@ class ScaleMeter(Protocol):
     def scale(self) -> Float[Tensor, "row"]: ...
 
 
-class AudioCodec(nn.Module, ABC):
-    """Base of all audio codecs.
-
-    Rows of different true length are encoded apart, so that padding never reaches the network: codes depend on the
-    media alone. Subclasses write `encode_rows`, `decode_rows` and `forward`.
+class Codec(nn.Module, ABC):
+    """What audio and image codecs share.
 
     Attributes:
         config: The frozen dataclass that the codec was built from.
         name, weights: Name and weights' digest, filled in by `zoo.load`; they travel in `Tokens`.
-        context: Reach of encoder and decoder; None if unbounded (recurrent layers). Then `encode_chunk` and
-            `decode_chunk` gather the whole recording, unless a codec overrides them to carry its layers' own state.
     """
 
     config_class: ClassVar[type]
     config: Any
     name: str = ""
     weights: str = ""
-    context: Context | None = None
 
     @property
     @abstractmethod
     def info(self) -> CodecInfo: ...
+
+    @abstractmethod
+    def forward(
+        self, media: Tensor, codebooks: Int[Tensor, "batch"] | int | None = None, quantize: bool = True
+    ) -> CodecOutput:
+        """Reconstruct for training: `codebooks` may differ by row; `quantize=False` skips the quantizer."""
+
+    @abstractmethod
+    def encode(self, media: Tensor, codebooks: int | None = None, lengths: Tensor | None = None) -> Tokens:
+        """Tokenize media; codes depend on the media alone."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Reconstruct media of the shape that went in."""
+
+    def check_codebooks(self, codebooks: int | None) -> None:
+        """Raise ValueError for a number of codebooks that this codec can't use."""
+        if codebooks is not None and not 1 <= codebooks <= self.info.codebooks:
+            raise ValueError(f"codebooks must lie in 1..{self.info.codebooks}, got {codebooks}")
+
+    def check_tokens(self, tokens: Tokens) -> None:
+        """Raise ValueError for codes that this codec's codebooks don't have, and for tokens of other weights."""
+        codes, info = tokens.codes, self.info
+        sizes = torch.tensor(info.codebook_sizes[: codes.shape[1]], device=codes.device)
+        sizes = sizes.view(1, -1, *[1] * (codes.ndim - 2))
+        if (codes >= sizes).any() or (codes < -1).any():
+            raise ValueError(f"codes must lie in -1..{int(sizes.max()) - 1}; tokens of another codec, or damaged")
+        if tokens.weights and self.weights and tokens.weights != self.weights:
+            raise ValueError(f"tokens were made by weights {tokens.weights[:12]}, this codec has {self.weights[:12]}")
+
+
+class AudioCodec(Codec):
+    """Base of all audio codecs.
+
+    Rows of different true length are encoded apart, so that padding never reaches the network: codes depend on the
+    media alone. Subclasses write `encode_rows`, `decode_rows` and `forward`.
+
+    Attributes:
+        context: Reach of encoder and decoder; None if unbounded (recurrent layers). Then `encode_chunk` and
+            `decode_chunk` gather the whole recording, unless a codec overrides them to carry its layers' own state.
+    """
+
+    context: Context | None = None
 
     @abstractmethod
     def encode_rows(
@@ -163,15 +206,6 @@ class AudioCodec(nn.Module, ABC):
         self, codes: Int[Tensor, "batch codebook frame"], scales: Float[Tensor, "batch"] | None
     ) -> Float[Tensor, "batch channel time"]:
         """Media of `frame * hop` samples."""
-
-    @abstractmethod
-    def forward(
-        self,
-        media: Float[Tensor, "batch channel time"],
-        codebooks: Int[Tensor, "batch"] | int | None = None,
-        quantize: bool = True,
-    ) -> CodecOutput:
-        """Reconstruct for training: `codebooks` may differ by row; `quantize=False` skips the quantizer."""
 
     def scale_meter(self) -> ScaleMeter | None:
         """Measures the gain that travels with the tokens, piece by piece; None if this codec has no gain."""
@@ -207,8 +241,7 @@ class AudioCodec(nn.Module, ABC):
         info = self.info
         if media.ndim != 3 or media.shape[1] != info.channels:
             raise ValueError(f"expected audio of shape [batch, {info.channels}, time], got {list(media.shape)}")
-        if codebooks is not None and not 1 <= codebooks <= info.codebooks:
-            raise ValueError(f"codebooks must lie in 1..{info.codebooks}, got {codebooks}")
+        self.check_codebooks(codebooks)
         batch, _, time = media.shape
         lengths = torch.full((batch,), time) if lengths is None else lengths.to("cpu", torch.int64)
         if lengths.shape != (batch,) or (lengths < 1).any() or (lengths > time).any():
@@ -238,11 +271,7 @@ class AudioCodec(nn.Module, ABC):
         info, codes = self.info, tokens.codes
         if codes.ndim != 3 or codes.shape[1] > info.codebooks:
             raise ValueError(f"expected codes of shape [batch, 1..{info.codebooks}, time], got {list(codes.shape)}")
-        sizes = torch.tensor(info.codebook_sizes[: codes.shape[1]], device=codes.device)[None, :, None]
-        if (codes >= sizes).any() or (codes < -1).any():
-            raise ValueError(f"codes must lie in -1..{int(sizes.max()) - 1}; tokens of another codec, or damaged")
-        if tokens.weights and self.weights and tokens.weights != self.weights:
-            raise ValueError(f"tokens were made by weights {tokens.weights[:12]}, this codec has {self.weights[:12]}")
+        self.check_tokens(tokens)
         longest = int(tokens.lengths.max())
         if longest > codes.shape[2] * info.hop:
             raise ValueError(

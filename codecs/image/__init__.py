@@ -1,1 +1,1 @@
-"""Image codecs, one architecture a file."""
+"""Image codecs, image files, and pictures larger than memory allows at once."""
