@@ -14,13 +14,18 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from zoo.codecs.base import AudioCodec, CodecOutput
+from zoo.codecs.errors import UserError
 from zoo.recipes.balancer import Balancer
 from zoo.recipes.ema import WeightAverage
 from zoo.recipes.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
 from zoo.recipes.losses.discriminators import DiscriminatorConfig, Discriminators
+from zoo.recipes.losses.intelligibility import EnvelopeCorrelation
+from zoo.recipes.losses.loudness import SIZE as SPEECH_SIZE
+from zoo.recipes.losses.loudness import Disturbance
 from zoo.recipes.losses.mel import MelDistance
 from zoo.recipes.losses.spectra import Spectra, noise_to_signal
 from zoo.recipes.validation import reconstruct_at, score
+from zoo.registry import load
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Losses:
     Attributes:
         mel: Log-mel distance over `mel_sizes` windows, plus `mel_squared` times its root mean square.
         wave: Mean absolute difference of samples.
+        loudness: Disturbance of PESQ (see `Disturbance`), at 16 kHz only.
+        envelopes: Lost correlation of third-octave envelopes, as STOI measures it (see `EnvelopeCorrelation`).
         noise: Framewise |X - Y| / |X| of complex spectra over `noise_sizes` windows; frames below the amplitude
             `noise_floor` count little.
         commitment: The quantizer's own loss.
@@ -41,6 +48,8 @@ class Losses:
     mel: float = 1.0
     wave: float = 0.0
     noise: float = 1.0
+    loudness: float = 0.0
+    envelopes: float = 0.0
     commitment: float = 0.25
     adversarial: float = 0.0
     features: float = 0.0
@@ -101,6 +110,8 @@ class CodecRecipe(LightningModule):
             codebooks begin on latents that mean something.
         full_share: Share of rows that use all codebooks; the others draw from 1 to all, log-uniformly.
         validate_codebooks: Numbers of codebooks to measure at validation (besides no quantization).
+        start_from: Checkpoint whose weights to begin with instead of random ones, as `zoo.load` takes it: a bundled
+            name, a folder, or `hf-hub:user/repo@revision`. Its codec must have the same shape.
     """
 
     def __init__(
@@ -115,6 +126,7 @@ class CodecRecipe(LightningModule):
         quantize_after: int = 0,
         full_share: float = 0.4,
         validate_codebooks: tuple[int, ...] = (1, 2, 4, 8),
+        start_from: str | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
@@ -122,11 +134,20 @@ class CodecRecipe(LightningModule):
         self.steps, self.seed, self.losses, self.optimization = steps, seed, losses, optimization
         self.discriminator_start, self.quantize_after, self.full_share = discriminator_start, quantize_after, full_share
         self.validate_codebooks = tuple(n for n in validate_codebooks if n <= info.codebooks)
+        if start_from is not None:
+            start(codec, start_from)
         self.codec = codec
         self.average = WeightAverage(codec, optimization.average)
-        self.spectra = Spectra((*losses.mel_sizes, *losses.noise_sizes))
+        sizes = (*losses.mel_sizes, *losses.noise_sizes)
+        self.spectra = Spectra((*sizes, SPEECH_SIZE) if losses.loudness or losses.envelopes else sizes)
+        self.disturbance = Disturbance(info.sample_rate) if losses.loudness else None
+        self.envelopes = EnvelopeCorrelation(info.sample_rate, SPEECH_SIZE) if losses.envelopes else None
         self.mel = MelDistance(info.sample_rate, losses.mel_sizes, losses.mel_squared)
-        self.balancer = Balancer(("mel", "wave", "noise", "adversarial", "features")) if losses.balance else None
+        self.balancer = (
+            Balancer(("mel", "wave", "noise", "loudness", "envelopes", "adversarial", "features"))
+            if losses.balance
+            else None
+        )
         self.discriminators = Discriminators(discriminators, info.channels) if losses.needs_discriminator else None
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
@@ -197,7 +218,7 @@ class CodecRecipe(LightningModule):
     def distances(self, real: Tensor, fake: Float[Tensor, "batch channel time"]) -> dict[str, Tensor]:
         """Losses that compare the reconstruction with its target, in float32."""
         weights, losses = self.losses, {}
-        if weights.mel or weights.noise:
+        if weights.mel or weights.noise or weights.loudness or weights.envelopes:
             spectra = self.spectra(real, fake)
         if weights.mel:
             losses["mel"] = self.mel(spectra)
@@ -206,6 +227,10 @@ class CodecRecipe(LightningModule):
         if weights.noise:
             ratios = [noise_to_signal(spectra[size], weights.noise_floor) for size in weights.noise_sizes]
             losses["noise"] = torch.stack(ratios).mean()
+        if weights.loudness:
+            losses["loudness"] = self.disturbance(spectra[SPEECH_SIZE])
+        if weights.envelopes:
+            losses["envelopes"] = self.envelopes(spectra[SPEECH_SIZE])
         return losses
 
     def deceptions(self, real: Tensor, fake: Float[Tensor, "batch channel time"]) -> dict[str, Tensor]:
@@ -263,6 +288,18 @@ class CodecRecipe(LightningModule):
         kind = type(self.codec)
         class_path = f"{kind.__module__}.{kind.__qualname__}"
         checkpoint["codec"] = {"class_path": class_path, "config": asdict(self.codec.config), "seed": self.seed}
+
+
+def start(codec: AudioCodec, checkpoint: str) -> None:
+    """Copy the weights of a checkpoint into a codec of the same kind and shape.
+
+    Raises:
+        UserError: The checkpoint's codec is another kind or has another shape.
+    """
+    trained = load(checkpoint)
+    if type(trained) is not type(codec) or trained.config != codec.config:
+        raise UserError(f"can't start from {checkpoint}: it is {trained.config}, this recipe trains {codec.config}")
+    codec.load_state_dict(trained.state_dict())
 
 
 def _listed(optimizers: Any) -> list[Any]:
