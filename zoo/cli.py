@@ -232,6 +232,9 @@ def evaluate_command(
     clips: Annotated[int | None, typer.Option(min=1, help="Use so many recordings; default: all.")] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="Measure Opus and Codec2 beside it.")] = False,
     levels: Annotated[list[float] | None, typer.Option("--level", help="Also at this gain in dB; repeatable.")] = None,
+    judges: Annotated[
+        bool, typer.Option("--judges", help="Ask learnt listeners, too: DNSMOS, PLCMOS, an English recogniser.")
+    ] = False,
     processes: Annotated[int, typer.Option(min=1, help="Worker processes of one thread each.")] = 2,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -246,7 +249,7 @@ def evaluate_command(
     bar = sys.stderr.isatty() and not as_json
     codec = zoo.load(model, device)
     result = evaluate(
-        codec, data, codebooks, clips, seed, baselines, levels or (), device, processes, output, progress=bar
+        codec, data, codebooks, clips, seed, baselines, levels or (), judges, device, processes, output, progress=bar
     )
     if as_json:
         return print_json(result)

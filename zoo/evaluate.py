@@ -20,6 +20,7 @@ from zoo.recipes.metrics import Score
 from zoo.roundtrip import Trip, at_level, load_worker, round_trip
 from zoo.scoring import Clip, conditions, describe, score, select, summary, workers, write_json
 
+ORIGINAL = {"system": "original", "family": "original", "kbps": None}
 PASSES = 3  # over the clips for each row: code them, find the delay, score them
 USUAL_CODEBOOKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
@@ -32,6 +33,7 @@ def evaluate(
     seed: int = 0,
     baselines: bool = False,
     levels: Sequence[float] = (),
+    judges: bool = False,
     device: str = "cpu",
     processes: int = 2,
     json_file: str | Path | None = None,
@@ -47,6 +49,7 @@ def evaluate(
         seed: Of the bootstrap.
         baselines: Also score Opus, Codec2 and a low-pass on the same clips.
         levels: Gains in dB to apply before the codec and to take back behind it: is it robust to level?
+        judges: Also ask the listeners of `zoo.judges`, of the untouched originals, too.
         device: Where the codec computes.
         processes: Worker processes of one thread each; 1 works in this process.
         json_file: Write the result here too.
@@ -65,7 +68,7 @@ def evaluate(
     if json_file is not None and not Path(json_file).parent.is_dir():
         raise UserError(f"{json_file}: its folder does not exist; create it first")
     chosen, rule = select(data, clips)
-    steps = PASSES * (len(counts) + (BASELINES if baselines else 0)) + len(levels)
+    steps = PASSES * (len(counts) + (BASELINES if baselines else 0)) + len(levels) + (PASSES - 1) * judges
     with Progress(disable=not progress) as bar, workers(processes, load_worker, codec, device) as pool:
         task = bar.add_task("evaluate", total=steps * len(chosen))
 
@@ -77,14 +80,17 @@ def evaluate(
         rows, histograms = [], []
         for count in counts:
             trips = list(tracked(partial(round_trip, codebooks=count), chosen))
-            rows.append(_row(codec, count, trips, chosen, tracked, seed))
+            rows.append(_row(codec, count, trips, chosen, tracked, seed, judges))
             histograms = [trip.histograms for trip in trips]
         delay = rows[-1]["delay_samples"]
+        others = []
+        if judges:
+            originals = [clip.read(info.sample_rate) for clip in chosen]
+            others.append(ORIGINAL | score(tracked, chosen, originals, info.sample_rate, seed, judges))
         level_rows = []
         for level in levels:
             found = list(tracked(partial(at_level, decibels=level, codebooks=counts[-1], delay=delay), chosen))
             level_rows.append(_level_row(level, counts[-1], found, seed))
-        others = []
         if baselines:
             for row in measure_baselines(pool, chosen, info.sample_rate, seed):
                 others.append(row)
@@ -121,17 +127,23 @@ def table(result: dict[str, Any]) -> Table:
         "decode x",
     ):
         view.add_column(column, justify="left" if column == "system" else "right")
-    for row in result["rows"] + result["baselines"]:
+    rows = result["rows"] + result["baselines"]
+    judged = [name for name in JUDGED if name in rows[0]["metrics"]]
+    for name in judged:
+        view.add_column(name.replace("_", " "), justify="right")
+    for row in rows:
         kbps, speed = row["kbps"] or {}, row.get("speed") or {}
         numbers = [kbps.get("payload"), kbps.get("file")]
         scores = [cell(row["metrics"][name], digits) for name, digits in FORMATS.items()]
         speeds = ["" if not speed else f"{speed[half]:.0f}" for half in ("encode", "decode")]
-        view.add_row(row["system"], *("" if n is None else f"{n:.2f}" for n in numbers), *scores, *speeds)
+        heard = [cell(row["metrics"][name], JUDGED[name]) if name in row["metrics"] else "" for name in judged]
+        view.add_row(row["system"], *("" if n is None else f"{n:.2f}" for n in numbers), *scores, *speeds, *heard)
     view.caption = "mean ± half of the 95 % interval; encode, decode: times real time on one thread"
     return view
 
 
 FORMATS = {"pesq_wb": 2, "stoi": 3, "si_sdr": 1, "mel_distance": 3}
+JUDGED = {"dnsmos": 2, "plcmos": 2, "word_errors": 3}
 
 
 def cell(metric: dict[str, Any], digits: int) -> str:
@@ -153,7 +165,13 @@ def _counts(info: CodecInfo, codebooks: Sequence[int] | None) -> list[int]:
 
 
 def _row(
-    codec: AudioCodec, count: int, trips: Sequence[Trip], clips: Sequence[Clip], pool: Callable[..., Any], seed: int
+    codec: AudioCodec,
+    count: int,
+    trips: Sequence[Trip],
+    clips: Sequence[Clip],
+    pool: Callable[..., Any],
+    seed: int,
+    judges: bool,
 ) -> dict[str, Any]:
     seconds = sum(clip.seconds for clip in clips)
     payload, file, encode, decode = (
@@ -170,7 +188,7 @@ def _row(
             "file": round(file * 8 / seconds / 1000, 3),
         },
         "speed": {"encode": round(seconds / encode, 1), "decode": round(seconds / decode, 1), "threads": 1},
-    } | score(pool, clips, [trip.audio for trip in trips], codec.info.sample_rate, seed)
+    } | score(pool, clips, [trip.audio for trip in trips], codec.info.sample_rate, seed, judges)
 
 
 def _level_row(level: float, count: int, found: Sequence[tuple[Score, float]], seed: int) -> dict[str, Any]:

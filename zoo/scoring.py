@@ -26,6 +26,7 @@ import torch
 from zoo.codecs.audio.io import FORMATS, open_audio, read_audio
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import AtomicFile
+from zoo.judges import JUDGES
 from zoo.recipes import metrics
 from zoo.recipes.metrics import Score
 
@@ -134,14 +135,20 @@ def workers(
 
 
 def score(
-    pool: Callable[..., Iterator[Any]], clips: Sequence[Clip], estimates: Sequence[np.ndarray], rate: int, seed: int
+    pool: Callable[..., Iterator[Any]],
+    clips: Sequence[Clip],
+    estimates: Sequence[np.ndarray],
+    rate: int,
+    seed: int,
+    judges: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a system's estimates, the system's delay removed: one for all, as a codec's delay is constant."""
+    chosen = METRICS | (JUDGES if judges else {})
     delay = common_delay(list(pool(partial(_delays, rate=rate), clips, estimates)), rate)
-    scores = list(pool(partial(_scores, rate=rate, delay=delay), clips, estimates))
+    scores = list(pool(partial(_scores, rate=rate, delay=delay, chosen=chosen), clips, estimates))
     return {
         "delay_samples": delay,
-        "metrics": {name: summary([found[name] for found in scores], seed) for name in METRICS},
+        "metrics": {name: summary([found[name] for found in scores], seed) for name in chosen},
     }
 
 
@@ -202,9 +209,11 @@ def _envelope(signal: np.ndarray, rate: int) -> np.ndarray:
     return smooth - smooth.mean()
 
 
-def _scores(clip: Clip, estimate: np.ndarray, rate: int, delay: int) -> dict[str, Score]:
+def _scores(
+    clip: Clip, estimate: np.ndarray, rate: int, delay: int, chosen: dict[str, Callable[..., Score]]
+) -> dict[str, Score]:
     pair = metrics.shift(clip.read(rate), estimate, delay)
-    return {name: metric(*pair, rate) for name, metric in METRICS.items()}
+    return {name: metric(*pair, rate) for name, metric in chosen.items()}
 
 
 def _seconds(path: Path) -> float:
