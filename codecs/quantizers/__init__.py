@@ -3,15 +3,28 @@
 from zoo.codecs.quantizers.base import Quantized, Quantizer, Usage
 from zoo.codecs.quantizers.factorized import FactorizedVectorQuantizer
 from zoo.codecs.quantizers.grouped import GroupedResidualVectorQuantizer
+from zoo.codecs.quantizers.gumbel import GumbelQuantizer
+from zoo.codecs.quantizers.index_backpropagation import IndexBackpropagationQuantizer
+from zoo.codecs.quantizers.lookup_free import LookupFreeQuantizer
+from zoo.codecs.quantizers.projected import ProjectedQuantizer
 from zoo.codecs.quantizers.residual import ResidualVectorQuantizer, residual_vq
+from zoo.codecs.quantizers.scalar import ResidualScalarQuantizer, ScalarQuantizer
+from zoo.codecs.quantizers.simvq import SimVectorQuantizer
 from zoo.codecs.quantizers.vector import VectorQuantizer
 
 __all__ = [
     "FactorizedVectorQuantizer",
     "GroupedResidualVectorQuantizer",
+    "GumbelQuantizer",
+    "IndexBackpropagationQuantizer",
+    "LookupFreeQuantizer",
+    "ProjectedQuantizer",
     "Quantized",
     "Quantizer",
+    "ResidualScalarQuantizer",
     "ResidualVectorQuantizer",
+    "ScalarQuantizer",
+    "SimVectorQuantizer",
     "Usage",
     "VectorQuantizer",
     "residual_vq",

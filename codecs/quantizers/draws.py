@@ -10,10 +10,10 @@ from torch import Tensor
 from zoo.codecs.quantizers.distributed import rank
 
 
-def generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
-    """A CPU generator for one step; different `stream`s are independent of each other."""
+def generator(seed: int, step: int, stream: int = 0, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one step; different `stream`s are independent of each other, and kinds of device differ."""
     state = np.random.SeedSequence((seed, step, stream)).generate_state(1)
-    return torch.Generator().manual_seed(int(state[0]))
+    return torch.Generator(device).manual_seed(int(state[0]))
 
 
 def draw_counts(batch: int, codebooks: int, dropout: float, seed: int, step: int) -> Int[Tensor, "batch"]:

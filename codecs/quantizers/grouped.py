@@ -43,6 +43,7 @@ class GroupedResidualVectorQuantizer(Quantizer):
         by_level = zip(*(group.codebook_sizes for group in self.groups), strict=True)
         self.codebook_sizes = tuple(size for sizes in by_level for size in sizes)
         self.dims = [group.dim for group in self.groups]
+        self.dim = sum(self.dims)
         self.dropout, self.seed = dropout, seed
         self.register_buffer("steps", torch.tensor(0))
 
@@ -92,8 +93,8 @@ class GroupedResidualVectorQuantizer(Quantizer):
         return torch.cat(parts, dim=1)
 
     def _slices(self, z: Tensor) -> tuple[Tensor, ...]:
-        if z.ndim < 2 or z.shape[1] != sum(self.dims):
-            raise ValueError(f"expected latents of shape [batch, {sum(self.dims)}, *grid], got {list(z.shape)}")
+        if z.ndim < 2 or z.shape[1] != self.dim:
+            raise ValueError(f"expected latents of shape [batch, {self.dim}, *grid], got {list(z.shape)}")
         return z.split(self.dims, dim=1)
 
     def _levels_of(self, group: int, n: Tensor | int) -> Tensor | int:

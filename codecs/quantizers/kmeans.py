@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,8 +19,14 @@ SLICE = 1 << 24  # distances held at once: 64 MiB of float32
 def nearest(x: Float[Tensor, "vector dim"], codewords: Float[Tensor, "size dim"]) -> Int[Tensor, "vector"]:
     """Index of the nearest codeword of each vector, the lowest on a tie; one matrix product per slice of vectors."""
     squares = codewords.square().sum(dim=1)
-    rows = max(1, SLICE // len(codewords))
-    parts = [torch.addmm(squares, part, codewords.T, alpha=-2).argmin(dim=1) for part in x.split(rows)]
+    return in_slices(lambda part: torch.addmm(squares, part, codewords.T, alpha=-2).argmin(dim=1), x, len(codewords))
+
+
+def in_slices(
+    choose: Callable[[Float[Tensor, "part dim"]], Int[Tensor, "part"]], x: Float[Tensor, "vector dim"], size: int
+) -> Int[Tensor, "vector"]:
+    """What `choose` says of so many vectors at a time that `size` numbers for each of them stay within bounds."""
+    parts = [choose(part) for part in x.split(max(1, SLICE // size))]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.codecs.quantizers.base import Quantized, Quantizer, Usage
 from zoo.codecs.quantizers.kmeans import KMeansStart
+from zoo.codecs.quantizers.rotation import Gradient, carry
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,20 @@ class LevelOutput:
     used: Float[Tensor, ""]
     restarted: Float[Tensor, ""]
 
+    @classmethod
+    def of_batch(
+        cls,
+        q: Float[Tensor, "vector dim"],
+        codes: Int[Tensor, "vector"],
+        loss: Float[Tensor, ""],
+        commitment: Float[Tensor, ""],
+        size: int,
+    ) -> LevelOutput:
+        """What a codebook without restarts and averages gives: its usage is that of this batch."""
+        counts = codes.unique(return_counts=True)[1].float()  # a codebook may be too large to count all its codes
+        used = counts.new_tensor(len(counts) / size)
+        return cls(q, codes, loss, commitment, perplexity(counts), used, counts.new_zeros(()))
+
 
 class Level(Quantizer):
     """A quantizer of one codebook. Subclasses say how it treats flat float32 vectors; grids are handled here.
@@ -38,14 +53,16 @@ class Level(Quantizer):
         dim: Size of a vector.
         size: Number of codes.
         start: Gathers vectors for k-means; None if the codebook needs none.
-        passes_gradient: The codewords of `quantize` have a gradient of their own. If not, the straight-through
-            gradient is put once around the sum of all levels.
+        passes_gradient: The codewords of `quantize` have a gradient of their own. If not, the gradient is put once
+            around the sum of all levels, in the way that `gradient` says.
+        gradient: See `carry`.
     """
 
     dim: int
     size: int
     start: KMeansStart | None  # no default: one on the class would hide the module of an instance
     passes_gradient: bool = False
+    gradient: Gradient = "straight-through"
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -109,7 +126,8 @@ def forward_levels(
             outputs.append(output)
             codes.append(level_codes)
         if not levels[0].passes_gradient:
-            total = total + (x - x.detach()) * (counts > 0)[:, None]
+            carried = carry(x, total, levels[0].gradient)
+            total = carried if lowest else torch.where((counts > 0)[:, None], carried, total)
         loss = torch.stack([output.loss for output in outputs]).sum() / max(1, highest)
     return Quantized(unflatten(total, z).to(z.dtype), stack_codes(codes, z), loss, _usage(outputs))
 

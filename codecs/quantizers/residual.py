@@ -12,6 +12,7 @@ from zoo.codecs.quantizers.base import Quantized, Quantizer
 from zoo.codecs.quantizers.draws import draw_counts
 from zoo.codecs.quantizers.kmeans import KMeansStart
 from zoo.codecs.quantizers.levels import Level, decode_levels, encode_levels, forward_levels
+from zoo.codecs.quantizers.rotation import Gradient
 from zoo.codecs.quantizers.vector import VectorQuantizer
 
 
@@ -19,12 +20,12 @@ class ResidualVectorQuantizer(Quantizer):
     """A stack of levels of one codebook each; any first so many of them are a quantizer of lower rate.
 
     What a level passes on is `z` minus the detached codewords so far, so that the commitment gradient of each level
-    reaches `z` whole. The decoder's gradient goes straight through to `z` once, whatever the number of levels
-    (factorized levels: through the projections of each). The loss is the mean of the levels' losses over the levels
-    in use.
+    reaches `z` whole. The decoder's gradient goes to `z` once, straight through or rotated by the angle between `z` and
+    the sum of its codewords, whatever the number of levels (levels that pass gradients of their own: through each of
+    them). The loss is the mean of the levels' losses over the levels in use.
 
     Args:
-        levels: Quantizers of one codebook, all of one kind and vector size.
+        levels: Quantizers of one codebook, all of one kind, vector size and gradient.
         dropout: In train mode, if no `n` is given, this share of the rows uses a random 1..levels first levels.
         kmeans_vectors: Start all codebooks by k-means on so many vectors of the first forward passes in train mode,
             which leave `z` as it is meanwhile; 0: don't.
@@ -36,10 +37,10 @@ class ResidualVectorQuantizer(Quantizer):
     def __init__(self, levels: Iterable[Level], dropout: float = 0.0, kmeans_vectors: int = 0, seed: int = 0):
         super().__init__()
         self.levels = nn.ModuleList(levels)
-        kinds = {(type(level), level.dim) for level in self.levels}
+        kinds = {(type(level), level.dim, level.gradient) for level in self.levels}
         if len(kinds) != 1:
             raise ValueError(
-                f"levels must be one or more quantizers of one kind and vector size, got {kinds or 'none'}"
+                f"levels must be one or more quantizers of one kind and vector size and gradient, got {kinds or 'none'}"
             )
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must lie in 0..1, got {dropout}")
@@ -80,10 +81,13 @@ def residual_vq(
     decay: float = 0.99,
     restart_threshold: float = 0.03,
     seed: int = 0,
+    gradient: Gradient = "straight-through",
 ) -> ResidualVectorQuantizer:
     """A residual quantizer of equal levels with moving-average codebooks; see `VectorQuantizer` for the arguments."""
     stack = [
-        VectorQuantizer(dim, size, decay, restart_threshold=restart_threshold, seed=seed * levels + level)
+        VectorQuantizer(
+            dim, size, decay, restart_threshold=restart_threshold, seed=seed * levels + level, gradient=gradient
+        )
         for level in range(levels)
     ]
     return ResidualVectorQuantizer(stack, dropout, kmeans_vectors, seed)

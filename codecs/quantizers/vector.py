@@ -10,6 +10,7 @@ from zoo.codecs.quantizers.distributed import gather_rows, rank, sum_over_ranks
 from zoo.codecs.quantizers.draws import generator
 from zoo.codecs.quantizers.kmeans import KMeansStart, cluster_sums, nearest
 from zoo.codecs.quantizers.levels import Level, LevelOutput, mean_square, perplexity
+from zoo.codecs.quantizers.rotation import Gradient, known
 
 FLOOR = 1e-20  # counts under it can't be divided by without loss; such codes keep their codeword
 
@@ -31,6 +32,7 @@ class VectorQuantizer(Level):
             train mode, which leave `z` as it is meanwhile; 0: start from normal random codewords.
         restart_threshold: Share of the mean count under which a code is dead; 0: codes never restart.
         seed: Of the start and the restarts.
+        gradient: How the decoder's gradient reaches the latents; see `carry`.
 
     The loss is the plain mean squared distance between `z` and its codewords; a recipe weighs it.
     """
@@ -47,11 +49,13 @@ class VectorQuantizer(Level):
         kmeans_vectors: int = 0,
         restart_threshold: float = 0.03,
         seed: int = 0,
+        gradient: Gradient = "straight-through",
     ):
         super().__init__()
         if kmeans_vectors and kmeans_vectors < size:
             raise ValueError(f"kmeans_vectors must be 0 or at least the {size} codes, got {kmeans_vectors}")
         self.dim, self.size, self.decay, self.restart_threshold, self.seed = dim, size, decay, restart_threshold, seed
+        self.gradient = known(gradient)
         self.start = KMeansStart(dim, kmeans_vectors, seed) if kmeans_vectors else None
         self.register_buffer("embedding", torch.randn(size, dim, generator=generator(seed, 0)))
         self.register_buffer("counts", torch.zeros(size))

@@ -8,7 +8,14 @@ import torch
 from zoo.codecs.quantizers import (
     FactorizedVectorQuantizer,
     GroupedResidualVectorQuantizer,
+    GumbelQuantizer,
+    IndexBackpropagationQuantizer,
+    LookupFreeQuantizer,
+    ProjectedQuantizer,
+    ResidualScalarQuantizer,
     ResidualVectorQuantizer,
+    ScalarQuantizer,
+    SimVectorQuantizer,
     VectorQuantizer,
     residual_vq,
 )
@@ -16,8 +23,16 @@ from zoo.codecs.quantizers import (
 DIM = 12
 
 
-def factorized(levels: int, dim: int = DIM) -> list[FactorizedVectorQuantizer]:
-    return [FactorizedVectorQuantizer(dim, 16, code_dim=4) for _ in range(levels)]
+def factorized(levels: int, dim: int = DIM, **options) -> list[FactorizedVectorQuantizer]:
+    return [FactorizedVectorQuantizer(dim, 16, code_dim=4, **options) for _ in range(levels)]
+
+
+def lookup_free(levels: int, bits: int) -> ResidualVectorQuantizer:
+    return ResidualVectorQuantizer([LookupFreeQuantizer(bits, scale=0.5**level) for level in range(levels)])
+
+
+def stack(build, levels: int = 3) -> ResidualVectorQuantizer:
+    return ResidualVectorQuantizer([build(seed=level) for level in range(levels)])
 
 
 KINDS = {
@@ -29,7 +44,40 @@ KINDS = {
     "grouped of factorized": lambda: GroupedResidualVectorQuantizer(
         [ResidualVectorQuantizer(factorized(2, dim=6)), ResidualVectorQuantizer(factorized(2, dim=6))]
     ),
+    "vector, rotation": lambda: VectorQuantizer(DIM, 32, gradient="rotation"),
+    "factorized, rotation": lambda: factorized(1, gradient="rotation")[0],
+    "residual, rotation": lambda: residual_vq(DIM, 32, levels=4, gradient="rotation"),
+    "scalar": lambda: ScalarQuantizer([8, 5, 3] * 4),
+    "scalar, projected": lambda: ProjectedQuantizer(ScalarQuantizer([8, 5, 5]), DIM),
+    "scalar, symmetric": lambda: ScalarQuantizer([2, 3, 4] * 4, symmetric=True),
+    "residual scalar": lambda: ResidualScalarQuantizer([3, 4] * 6, depth=3),
+    "residual scalar, projected": lambda: ProjectedQuantizer(ResidualScalarQuantizer([5, 5, 4], depth=3), DIM),
+    "grouped scalar": lambda: GroupedResidualVectorQuantizer(
+        [ResidualScalarQuantizer([3] * 8, depth=2), ResidualScalarQuantizer([5] * 4, depth=2)]
+    ),
+    "lookup-free": lambda: LookupFreeQuantizer(DIM),
+    "lookup-free, projected": lambda: ProjectedQuantizer(LookupFreeQuantizer(6), DIM),
+    "residual of lookup-free": lambda: lookup_free(3, DIM),
+    "residual of lookup-free, projected": lambda: ProjectedQuantizer(lookup_free(3, bits=6), DIM),
+    "grouped of lookup-free, projected": lambda: ProjectedQuantizer(
+        GroupedResidualVectorQuantizer([lookup_free(2, bits=3), lookup_free(2, bits=5)]), DIM
+    ),
+    "index backpropagation": lambda: IndexBackpropagationQuantizer(DIM, 32),
+    "residual of index backpropagation": lambda: ResidualVectorQuantizer(
+        [IndexBackpropagationQuantizer(DIM, 32) for _ in range(3)]
+    ),
+    "simvq": lambda: SimVectorQuantizer(DIM, 32),
+    "simvq, rotation": lambda: SimVectorQuantizer(DIM, 32, frozen_dim=5, bias=True, gradient="rotation"),
+    "residual of simvq": lambda: stack(lambda seed: SimVectorQuantizer(DIM, 32, seed=seed)),
+    "gumbel": lambda: GumbelQuantizer(DIM, 32),
+    "gumbel, soft": lambda: GumbelQuantizer(DIM, 32, straight_through=False),
+    "residual of gumbel": lambda: stack(lambda seed: GumbelQuantizer(DIM, 32, seed=seed)),
 }
+
+
+def draws(quantizer) -> bool:
+    """Whether `forward` in train mode draws codes at random, so that it is no function of the latents."""
+    return any(isinstance(part, GumbelQuantizer) for part in quantizer.modules())
 
 
 @pytest.fixture(params=KINDS)
@@ -79,7 +127,8 @@ def test_codes_do_not_depend_on_batch_padding_or_mode(quantizer, z):
     assert torch.equal(quantizer(z).codes, whole)
     quantizer.train()
     assert torch.equal(quantizer.encode(z), whole)
-    assert torch.equal(quantizer(z).codes, whole)
+    if not draws(quantizer):
+        assert torch.equal(quantizer(z).codes, whole)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -90,6 +139,8 @@ def test_n_of_each_row_is_honoured_alike_in_train_and_eval(quantizer, z, trainin
     output = quantizer.train(training)(z, n)
     for row, number in enumerate(n.tolist()):
         assert (output.codes[row, :number] >= 0).all() and (output.codes[row, number:] == -1).all()
+        if training and draws(quantizer):
+            continue
         assert torch.equal(output.codes[row], expected[row].codes[0])
         torch.testing.assert_close(output.z_q[row], expected[row].z_q[0])
     assert (output.z_q[2] == 0).all()
