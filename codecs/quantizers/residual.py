@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -55,21 +55,26 @@ class ResidualVectorQuantizer(Quantizer):
         self.start = KMeansStart(self.dim, kmeans_vectors, seed) if kmeans_vectors else None
         self.register_buffer("steps", torch.tensor(0))
 
+    @property
+    def stack(self) -> Sequence[Level]:
+        """The levels in the order in which they are used."""
+        return self.levels
+
     def forward(self, z: Float[Tensor, "batch dim *grid"], n: Int[Tensor, "batch"] | int | None = None) -> Quantized:
         """See `Quantizer.forward`."""
         if self.training:
             if n is None and self.dropout:
-                n = draw_counts(z.shape[0], len(self.levels), self.dropout, self.seed, int(self.steps))
+                n = draw_counts(z.shape[0], len(self.stack), self.dropout, self.seed, int(self.steps))
             self.steps += 1
-        return forward_levels(self.levels, z, n, self.start)
+        return forward_levels(self.stack, z, n, self.start)
 
     def encode(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None) -> Int[Tensor, "batch codebook *grid"]:
         """See `Quantizer.encode`."""
-        return encode_levels(self.levels, z, n)
+        return encode_levels(self.stack, z, n)
 
     def decode(self, codes: Int[Tensor, "batch codebook *grid"]) -> Float[Tensor, "batch dim *grid"]:
         """See `Quantizer.decode`."""
-        return decode_levels(self.levels, codes)
+        return decode_levels(self.stack, codes)
 
 
 def residual_vq(
