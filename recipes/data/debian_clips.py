@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-
-from zoo.codecs.errors import UserError
 
 RATE = 16_000
 SHORTEST_SECONDS = 0.15
@@ -68,29 +65,6 @@ def run_program(*command: str, text: str = "") -> bytes:
         complaint = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit status {done.returncode}"]
         raise NotSpeech(f"{command[0]}: {complaint[-1]}")
     return done.stdout
-
-
-def debian_folder(package: str, folder: str, cache: Path) -> Path:
-    """Where `folder` of a Debian package lies: as installed, or unpacked below `cache` (no root needed)."""
-    for place in (Path(folder), cache / package / folder.lstrip("/")):
-        if place.is_dir():
-            return place
-    remedy = f"install it with: sudo apt install {package}"
-    if not shutil.which("apt-get"):
-        raise UserError(f"{folder} is missing and this is no Debian system; take it from the Debian package {package}")
-    cache.mkdir(parents=True, exist_ok=True)
-    download = subprocess.run(["apt-get", "download", package], cwd=cache, capture_output=True, text=True)
-    archives = sorted(cache.glob(f"{package}_*.deb"))
-    if download.returncode or not archives:
-        raise UserError(f"{folder} is missing and apt could not download {package}; {remedy}")
-    # Unpacked beside its place and then renamed: an interrupted unpacking must not look like a finished one.
-    partial = cache / f"{package}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    unpack = subprocess.run(["dpkg", "-x", archives[-1], partial], capture_output=True, text=True)
-    if unpack.returncode or not (partial / folder.lstrip("/")).is_dir():
-        raise UserError(f"{archives[-1]} does not unpack to {folder}; remove the file or {remedy}")
-    partial.rename(cache / package)
-    return cache / package / folder.lstrip("/")
 
 
 def _check_speech(samples: np.ndarray) -> None:

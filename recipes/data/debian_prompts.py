@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.recipes.data.debian_clips import RATE, Clip, debian_folder, run_program
+from zoo.recipes.data.debian_clips import RATE, Clip, run_program
+from zoo.recipes.data.debian_packages import debian_folder
 
 UNSEEN_SPEAKER = "it-carlo"
 SHORTEST_HELD_OUT_SECONDS = 1.5  # PESQ and STOI need about this much speech

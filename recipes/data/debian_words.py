@@ -8,7 +8,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from zoo.recipes.data.debian_clips import RATE, Clip, NotSpeech, debian_folder, to_int16
+from zoo.recipes.data.debian_clips import RATE, Clip, NotSpeech, to_int16
+from zoo.recipes.data.debian_packages import debian_folder
 
 # The packages' folder of recordings -> the folder of a recording's language is the next one down.
 WORD_FOLDERS = {

@@ -8,7 +8,8 @@ import soundfile
 
 from zoo.codecs.errors import UserError
 from zoo.recipes.data import debian_prompts, debian_voices, debian_words
-from zoo.recipes.data.debian_clips import Clip, NotSpeech, debian_folder, to_int16, write_clip
+from zoo.recipes.data.debian_clips import Clip, NotSpeech, to_int16, write_clip
+from zoo.recipes.data.debian_packages import debian_folder
 from zoo.recipes.data.debian_prompts import prompt_clips, split_of
 from zoo.recipes.data.debian_synthetic import VOICES
 from zoo.recipes.data.debian_words import word_clips
