@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.codecs.quantizers.base import Quantized, Quantizer, Usage
 from zoo.codecs.quantizers.draws import draw_counts
-from zoo.codecs.quantizers.levels import used_levels
+from zoo.codecs.quantizers.levels import check_codebooks, first_codebooks, used_levels
 from zoo.codecs.quantizers.residual import ResidualVectorQuantizer
 
 
@@ -68,9 +68,7 @@ class GroupedResidualVectorQuantizer(Quantizer):
 
     def encode(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None) -> Int[Tensor, "batch codebook *grid"]:
         """See `Quantizer.encode`."""
-        n = len(self.codebook_sizes) if n is None else n
-        if not 1 <= n <= len(self.codebook_sizes):
-            raise ValueError(f"n must lie in 1..{len(self.codebook_sizes)}, got {n}")
+        n = first_codebooks(n, len(self.codebook_sizes))
         slices = self._slices(z)
         used = [self._levels_of(index, n) for index in range(len(self.groups))]
         codes = [
@@ -80,10 +78,7 @@ class GroupedResidualVectorQuantizer(Quantizer):
 
     def decode(self, codes: Int[Tensor, "batch codebook *grid"]) -> Float[Tensor, "batch dim *grid"]:
         """See `Quantizer.decode`."""
-        if not 1 <= codes.shape[1] <= len(self.codebook_sizes):
-            raise ValueError(
-                f"expected codes of 1..{len(self.codebook_sizes)} codebooks along axis 1, got shape {list(codes.shape)}"
-            )
+        check_codebooks(codes, len(self.codebook_sizes))
         parts = [
             group.decode(codes[:, index :: len(self.groups)])
             if index < codes.shape[1]

@@ -137,8 +137,7 @@ def encode_levels(
     levels: Sequence[Level], z: Float[Tensor, "batch dim *grid"], n: int | None
 ) -> Int[Tensor, "batch codebook *grid"]:
     """Codes of the first `n` levels."""
-    if n is not None and not 1 <= n <= len(levels):
-        raise ValueError(f"n must lie in 1..{len(levels)}, got {n}")
+    n = first_codebooks(n, len(levels))
     with torch.autocast(z.device.type, enabled=False):
         residual, codes, used = flatten(z, levels[0].dim), [], levels[:n]
         for level in used:
@@ -153,8 +152,7 @@ def decode_levels(
     levels: Sequence[Level], codes: Int[Tensor, "batch codebook *grid"]
 ) -> Float[Tensor, "batch dim *grid"]:
     """Sum of the codewords; code -1 adds nothing."""
-    if not 1 <= codes.shape[1] <= len(levels):
-        raise ValueError(f"expected codes of 1..{len(levels)} codebooks along axis 1, got shape {list(codes.shape)}")
+    check_codebooks(codes, len(levels))
     holes = bool((codes < 0).any())
     total = None
     for level, level_codes in zip(levels, codes.movedim(1, 0).flatten(1), strict=False):
@@ -175,6 +173,19 @@ def used_levels(n: Int[Tensor, "batch"] | int | None, levels: int, batch: int) -
     if batch and not 0 <= int(counts.min()) <= int(counts.max()) <= levels:
         raise ValueError(f"n must lie in 0..{levels}, got {counts.tolist()}")
     return counts.to(torch.int64)
+
+
+def first_codebooks(n: int | None, codebooks: int) -> int:
+    """How many codebooks to encode with: `n`, or all of them."""
+    if n is not None and not 1 <= n <= codebooks:
+        raise ValueError(f"n must lie in 1..{codebooks}, got {n}")
+    return n or codebooks
+
+
+def check_codebooks(codes: Int[Tensor, "batch codebook *grid"], codebooks: int) -> None:
+    """Raise ValueError unless `codes` are those of the first of so many codebooks."""
+    if codes.ndim < 2 or not 1 <= codes.shape[1] <= codebooks:
+        raise ValueError(f"expected codes of 1..{codebooks} codebooks along axis 1, got shape {list(codes.shape)}")
 
 
 def flatten(z: Float[Tensor, "batch dim *grid"], dim: int) -> Float[Tensor, "vector dim"]:
