@@ -9,11 +9,11 @@ from typing import Any, get_type_hints
 
 import torch
 
-from zoo.codecs.base import AudioCodec
+from zoo.codecs.base import Codec
 from zoo.codecs.errors import UserError
 
 
-def export(checkpoint: str | Path) -> tuple[AudioCodec, dict[str, Any]]:
+def export(checkpoint: str | Path) -> tuple[Codec, dict[str, Any]]:
     """The codec in eval mode, and facts about its training: `steps` done and the `seed`.
 
     The checkpoint itself is the other half: it holds what it takes to train on (live weights, discriminators,
@@ -37,7 +37,7 @@ def export(checkpoint: str | Path) -> tuple[AudioCodec, dict[str, Any]]:
     return codec.eval(), {"steps": int(state["step"]), "seed": description["seed"]}
 
 
-def _codec_class(class_path: str, path: Path) -> type[AudioCodec]:
+def _codec_class(class_path: str, path: Path) -> type[Codec]:
     module, _, name = class_path.rpartition(".")
     try:
         if not module.startswith("zoo.codecs."):  # a file must not choose what code is imported
@@ -45,7 +45,7 @@ def _codec_class(class_path: str, path: Path) -> type[AudioCodec]:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"{path}: holds weights of {class_path}, which is not at hand here ({error})") from None
-    if not (isinstance(kind, type) and issubclass(kind, AudioCodec)):
+    if not (isinstance(kind, type) and issubclass(kind, Codec)):
         raise UserError(f"{path}: holds weights of {class_path}, which is no codec")
     return kind
 

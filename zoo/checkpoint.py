@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from zoo.checkpoints.keymaps import KEYMAPS, KeyMap
-from zoo.codecs.base import AudioCodec
+from zoo.codecs.base import Codec
 from zoo.codecs.errors import UserError
 from zoo.configs import from_json, read_json, to_json
 from zoo.registry import architecture_class, architecture_of
@@ -44,7 +44,7 @@ class Header:
     sha256: str = ""
 
 
-def save(codec: AudioCodec, directory: str | Path, dtype: torch.dtype = torch.float32) -> str:
+def save(codec: Codec, directory: str | Path, dtype: torch.dtype = torch.float32) -> str:
     """Write the codec to `directory` (made if missing), fused where it can be, and return the weights' sha256.
 
     Args:
@@ -69,7 +69,7 @@ def load_directory(
     device: str | torch.device = "cpu",
     weights: Path | None = None,
     keymap: str = "",
-) -> AudioCodec:
+) -> Codec:
     """The codec that lies in `directory`, in eval mode.
 
     Args:
@@ -132,7 +132,7 @@ def translate(keymap: KeyMap, tensors: dict[str, Tensor], where: Path) -> dict[s
         raise UserError(f"{where}: {error}") from None
 
 
-def load_tensors(codec: AudioCodec, tensors: dict[str, Tensor], where: Path) -> None:
+def load_tensors(codec: Codec, tensors: dict[str, Tensor], where: Path) -> None:
     """Fill in all weights, then make the codec ready for use: fused where it can be, in eval mode.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from zoo import checkpoint
 from zoo.checkpoints.keymaps import encodec
 from zoo.codecs.audio.seanet import SEANetCodec, SEANetConfig
-from zoo.codecs.base import AudioCodec
+from zoo.codecs.base import Codec
 from zoo.codecs.errors import UserError
 from zoo.configs import from_json, read_json
 
@@ -59,7 +59,7 @@ def convert(source: str | Path, target: str | Path, dtype: torch.dtype = torch.f
     return {"directory": str(target), "sha256": checkpoint.save(codec, target, dtype)} | facts
 
 
-def read_encodec(directory: Path) -> AudioCodec:
+def read_encodec(directory: Path) -> Codec:
     """The codec that transformers saved as an EncodecModel."""
     path = directory / "config.json"
     values = read_json(path)

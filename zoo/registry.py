@@ -15,12 +15,13 @@ from zoo.configs import from_json, read_json, suggestion
 if TYPE_CHECKING:
     import torch
 
-    from zoo.codecs.base import AudioCodec
+    from zoo.codecs.base import Codec
 
 HUB = "hf-hub:"
 ARCHITECTURES = {
     "spectral": "zoo.codecs.audio.spectral:SpectralCodec",
     "seanet": "zoo.codecs.audio.seanet:SEANetCodec",
+    "vqgan": "zoo.codecs.image.vqgan:VQGAN",
 }
 
 
@@ -89,7 +90,7 @@ def info(name: str) -> Manifest:
     return read_manifest(checkpoints.folder(name))
 
 
-def create(architecture: str, **config: Any) -> AudioCodec:
+def create(architecture: str, **config: Any) -> Codec:
     """A codec with random weights; `config` changes fields of the architecture's default configuration.
 
     Raises:
@@ -99,7 +100,7 @@ def create(architecture: str, **config: Any) -> AudioCodec:
     return kind(from_json(kind.config_class, config, architecture))
 
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> AudioCodec:
+def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
     """The codec of that name with its trained weights, in eval mode.
 
     Args:
@@ -139,7 +140,7 @@ def read_manifest(directory: Path) -> Manifest:
     return from_json(Manifest, read_json(path), str(path))
 
 
-def architecture_class(architecture: str, where: str = "zoo") -> type[AudioCodec]:
+def architecture_class(architecture: str, where: str = "zoo") -> type[Codec]:
     """The codec class of that name; its module is imported only now."""
     if architecture not in ARCHITECTURES:
         raise UserError(f"{where}: unknown architecture {architecture!r}{suggestion(architecture, ARCHITECTURES)}")
@@ -147,7 +148,7 @@ def architecture_class(architecture: str, where: str = "zoo") -> type[AudioCodec
     return getattr(import_module(module), kind)
 
 
-def architecture_of(codec: AudioCodec) -> str:
+def architecture_of(codec: Codec) -> str:
     """Name under which the codec's class is registered."""
     path = f"{type(codec).__module__}:{type(codec).__qualname__}"
     for name, registered in ARCHITECTURES.items():
@@ -156,7 +157,7 @@ def architecture_of(codec: AudioCodec) -> str:
     raise UserError(f"{path} is not registered; add it to zoo.registry.ARCHITECTURES")
 
 
-def _load_bundled(manifest: Manifest, device: str | torch.device) -> AudioCodec:
+def _load_bundled(manifest: Manifest, device: str | torch.device) -> Codec:
     from zoo.checkpoint import WEIGHTS, load_directory
 
     folder, weights = checkpoints.folder(manifest.name), None
