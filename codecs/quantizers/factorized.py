@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.codecs.quantizers.kmeans import nearest
-from zoo.codecs.quantizers.levels import Level, LevelOutput, mean_square
+from zoo.codecs.quantizers.levels import Level, LevelOutput, attraction
 from zoo.codecs.quantizers.projected import project
 from zoo.codecs.quantizers.rotation import Gradient, carry, known
 
@@ -59,8 +59,7 @@ class FactorizedVectorQuantizer(Level):
         latents = project(self.project_in, x)
         codes = self._nearest(latents)
         codewords = functional.embedding(codes, self.embedding).float()
-        commitment = mean_square(latents, codewords.detach())
-        loss = self.commitment_weight * commitment + self.codebook_weight * mean_square(codewords, latents.detach())
+        loss, commitment = attraction(latents, codewords, self.commitment_weight, self.codebook_weight)
         q = project(self.project_out, carry(latents, codewords, self.gradient))
         return LevelOutput.of_batch(q, codes, loss, commitment, self.size)
 

@@ -62,6 +62,8 @@ class Startable(Protocol):
 
     def start_from(self, codewords: Tensor, counts: Tensor) -> None: ...
 
+    def visible(self, x: Tensor) -> Tensor: ...
+
     def nearest(self, x: Tensor) -> Tensor: ...
 
     def lookup(self, codes: Tensor) -> Tensor: ...
@@ -99,7 +101,7 @@ class KMeansStart(nn.Module):
             return False
         residual, source = self.gathered, generator(self.seed, 0)
         for level in levels:
-            codewords, shares = kmeans(residual, level.size, source)
+            codewords, shares = kmeans(level.visible(residual), level.size, source)
             copy_from_first_rank(codewords, shares)
             level.start_from(codewords, shares * len(fresh))  # weighs as much as one batch, like an average would
             residual = residual - level.lookup(level.nearest(residual))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.codecs.quantizers.kmeans import nearest
-from zoo.codecs.quantizers.levels import Level, LevelOutput, mean_square
+from zoo.codecs.quantizers.levels import Level, LevelOutput, attraction
 from zoo.codecs.quantizers.rotation import Gradient, carry, known
 
 
@@ -56,8 +56,7 @@ class LearnedVectorQuantizer(Level):
         """See `Level.quantize`."""
         codes = self.nearest(x)
         codewords, latents = self.lookup(codes), self._placed(x)
-        commitment = mean_square(latents, codewords.detach())
-        loss = self.commitment_weight * commitment + self.codebook_weight * mean_square(codewords, latents.detach())
+        loss, commitment = attraction(latents, codewords, self.commitment_weight, self.codebook_weight)
         q = carry(latents, codewords, self.gradient) if self.sphere else codewords.detach()
         return LevelOutput.of_batch(q, codes, loss, commitment, self.size)
 

@@ -80,6 +80,10 @@ class Level(Quantizer):
     def lookup(self, codes: Int[Tensor, "vector"]) -> Float[Tensor, "vector dim"]:
         """Codewords of codes."""
 
+    def visible(self, x: Float[Tensor, "vector dim"]) -> Float[Tensor, "vector dim"]:
+        """What of the vectors this level looks at: all, unless a subclass says otherwise."""
+        return x
+
     def forward(self, z: Float[Tensor, "batch dim *grid"], n: Int[Tensor, "batch"] | int | None = None) -> Quantized:
         """See `Quantizer.forward`; `n` is 0 or 1."""
         return forward_levels([self], z, n, self.start)
@@ -216,6 +220,17 @@ def perplexity(counts: Float[Tensor, "size"]) -> Float[Tensor, ""]:
 def mean_square(x: Float[Tensor, "vector dim"], y: Float[Tensor, "vector dim"]) -> Float[Tensor, ""]:
     """Mean squared difference; 0, with a gradient, if there is no vector."""
     return (x - y).square().sum() / max(1, x.numel())
+
+
+def attraction(
+    x: Float[Tensor, "vector dim"],
+    codewords: Float[Tensor, "vector dim"],
+    commitment_weight: float,
+    codebook_weight: float,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Loss that draws vectors to their codewords and codewords to their vectors, and the mean squared distance."""
+    commitment = mean_square(x, codewords.detach())
+    return commitment_weight * commitment + codebook_weight * mean_square(codewords, x.detach()), commitment
 
 
 def _unquantized(z: Tensor, levels: int) -> Quantized:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.codecs.quantizers.draws import generator
 from zoo.codecs.quantizers.kmeans import nearest
-from zoo.codecs.quantizers.levels import Level, LevelOutput, mean_square
+from zoo.codecs.quantizers.levels import Level, LevelOutput, attraction
 from zoo.codecs.quantizers.projected import project
 from zoo.codecs.quantizers.rotation import Gradient, known
 
@@ -64,7 +64,5 @@ class SimVectorQuantizer(Level):
         """See `Level.quantize`."""
         codes = self.nearest(x)
         codewords = self.lookup(codes)
-        q = codewords.detach()
-        commitment = mean_square(x, q)
-        loss = self.commitment_weight * commitment + self.codebook_weight * mean_square(codewords, x.detach())
-        return LevelOutput.of_batch(q, codes, loss, commitment, self.size)
+        loss, commitment = attraction(x, codewords, self.commitment_weight, self.codebook_weight)
+        return LevelOutput.of_batch(codewords.detach(), codes, loss, commitment, self.size)

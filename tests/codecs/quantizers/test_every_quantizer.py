@@ -4,21 +4,27 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from zoo.codecs.quantizers import (
+    CascadedVectorQuantizer,
     FactorizedVectorQuantizer,
     GroupedResidualVectorQuantizer,
     GumbelQuantizer,
     IndexBackpropagationQuantizer,
     LearnedVectorQuantizer,
     LookupFreeQuantizer,
+    MultiScaleVectorQuantizer,
     ProjectedQuantizer,
     ResidualScalarQuantizer,
     ResidualVectorQuantizer,
     ScalarQuantizer,
     SharedResidualVectorQuantizer,
     SimVectorQuantizer,
+    SplitResidualVectorQuantizer,
+    UnifiedVectorQuantizer,
     VectorQuantizer,
+    masked_channel_residual_vq,
     residual_vq,
 )
 
@@ -35,6 +41,12 @@ def lookup_free(levels: int, bits: int) -> ResidualVectorQuantizer:
 
 def stack(build, levels: int = 3) -> ResidualVectorQuantizer:
     return ResidualVectorQuantizer([build(seed=level) for level in range(levels)])
+
+
+def unified(levels: int) -> ResidualVectorQuantizer:
+    """All levels on one table."""
+    table = nn.Embedding(32, DIM)
+    return ResidualVectorQuantizer([UnifiedVectorQuantizer(table) for _ in range(levels)])
 
 
 KINDS = {
@@ -78,7 +90,31 @@ KINDS = {
     "gumbel": lambda: GumbelQuantizer(DIM, 32),
     "gumbel, soft": lambda: GumbelQuantizer(DIM, 32, straight_through=False),
     "residual of gumbel": lambda: stack(lambda seed: GumbelQuantizer(DIM, 32, seed=seed)),
+    "masked channel": lambda: masked_channel_residual_vq(DIM, 32, levels=5),
+    "split": lambda: SplitResidualVectorQuantizer(residual_vq(6, 16, 1, seed=1), residual_vq(8, 32, 3, seed=2), DIM),
+    "split of others": lambda: SplitResidualVectorQuantizer(
+        ScalarQuantizer([8, 5, 5]), ResidualVectorQuantizer(factorized(3, dim=8)), DIM
+    ),
+    "cascaded": lambda: CascadedVectorQuantizer(DIM, 32),
+    "cascaded, rotation": lambda: CascadedVectorQuantizer(DIM, 32, gradient="rotation"),
+    "residual of cascaded": lambda: stack(lambda seed: CascadedVectorQuantizer(DIM, 32, seed=seed)),
+    "unified": lambda: UnifiedVectorQuantizer(nn.Embedding(50, DIM), first=10, size=32),
+    "unified, projected": lambda: ProjectedQuantizer(UnifiedVectorQuantizer(nn.Embedding(32, 20)), DIM),
+    "residual of unified": lambda: unified(levels=3),
 }
+
+# These look at the whole picture for each code, so that padding and cropping do change codes, as another picture would;
+# and their codes lie on grids of their own. All else that is demanded here is demanded of them too.
+WHOLE_PICTURE = {
+    "multi-scale": lambda: MultiScaleVectorQuantizer(DIM, 32, scales=(1, 2, 3, 4)),
+    "multi-scale, rotation": lambda: MultiScaleVectorQuantizer(DIM, 32, (1, 3, 4), phis=2, gradient="rotation"),
+}
+
+GRIDS = {"1-D": (9,), "2-D": (3, 5), "3-D": (2, 3, 4)}
+CELLWISE_CASES = [
+    pytest.param((build, grid), id=f"{kind}-{name}") for kind, build in KINDS.items() for name, grid in GRIDS.items()
+]
+CASES = CELLWISE_CASES + [pytest.param((build, (4, 4)), id=kind) for kind, build in WHOLE_PICTURE.items()]
 
 
 def draws(quantizer) -> bool:
@@ -86,25 +122,32 @@ def draws(quantizer) -> bool:
     return any(isinstance(part, GumbelQuantizer) for part in quantizer.modules())
 
 
-@pytest.fixture(params=KINDS)
-def quantizer(request):
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+@pytest.fixture
+def quantizer(case):
+    build, grid = case
     torch.manual_seed(0)
-    quantizer = KINDS[request.param]().train()
+    quantizer = build().train()
     for _ in range(3):  # codebooks that have seen data
-        quantizer(torch.randn(4, DIM, 50))
+        quantizer(torch.randn(16, DIM, *grid))
     return quantizer.eval()
 
 
-@pytest.fixture(params=[(9,), (3, 5), (2, 3, 4)], ids=["1-D", "2-D", "3-D"])
-def z(request):
-    return torch.randn(4, DIM, *request.param, generator=torch.Generator().manual_seed(5))
+@pytest.fixture
+def z(case):
+    _, grid = case
+    return torch.randn(4, DIM, *grid, generator=torch.Generator().manual_seed(5))
 
 
 def test_shapes_and_types_are_those_of_the_contract(quantizer, z):
     output = quantizer(z)
     sizes = quantizer.codebook_sizes
     assert output.z_q.shape == z.shape and output.z_q.dtype == z.dtype
-    assert output.codes.shape == (4, len(sizes), *z.shape[2:]) and output.codes.dtype == torch.int64
+    assert output.codes.shape[:2] == (4, len(sizes)) and output.codes.dtype == torch.int64
     assert output.loss.shape == () and output.loss.dtype == torch.float32
     for name in ("used", "perplexity", "restarted", "commitment"):
         figure = getattr(output.usage, name)
@@ -124,12 +167,18 @@ def test_the_first_codebooks_are_a_prefix(quantizer, z):
         assert torch.equal(quantizer.encode(z, n), whole[:, :n])
 
 
-def test_codes_do_not_depend_on_batch_padding_or_mode(quantizer, z):
+@pytest.mark.parametrize("case", CELLWISE_CASES, indirect=True)
+def test_codes_lie_on_the_grid_of_the_latents_and_do_not_depend_on_padding(quantizer, z):
+    whole = quantizer.encode(z)
+    assert whole.shape[2:] == z.shape[2:]
+    padded = quantizer.encode(nn.functional.pad(z, (0, 7)))[..., : z.shape[-1]]
+    assert torch.equal(padded, whole)
+
+
+def test_codes_do_not_depend_on_batch_or_mode(quantizer, z):
     whole = quantizer.encode(z)
     alone = torch.cat([quantizer.encode(row[None]) for row in z])
-    padded = quantizer.encode(torch.nn.functional.pad(z, (0, 7)))[..., : z.shape[-1]]
     assert torch.equal(alone, whole)
-    assert torch.equal(padded, whole)
     assert torch.equal(quantizer(z).codes, whole)
     quantizer.train()
     assert torch.equal(quantizer.encode(z), whole)
