@@ -22,6 +22,11 @@ ARCHITECTURES = {
     "spectral": "zoo.codecs.audio.spectral:SpectralCodec",
     "seanet": "zoo.codecs.audio.seanet:SEANetCodec",
     "vqgan": "zoo.codecs.image.vqgan:VQGAN",
+    "magvit2": "zoo.codecs.image.magvit2:MAGVIT2",
+    "ibq": "zoo.codecs.image.ibq:IBQ",
+    "cosmos": "zoo.codecs.image.cosmos:Cosmos",
+    "titok": "zoo.codecs.image.titok:TiTok",
+    "vit-vqgan": "zoo.codecs.image.vit_vqgan:ViTVQGAN",
 }
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from zoo.codecs.base import Codec, CodecOutput, Tokens
+from zoo.codecs.base import Codec, CodecInfo, CodecOutput, Tokens
 from zoo.codecs.quantizers.base import Quantizer
 
 
@@ -25,9 +25,29 @@ class ImageCodec(Codec):
 
     Attributes:
         quantizer: Latents to codes and back.
+        hop, tile, tile_codes: See `CodecInfo`.
     """
 
     quantizer: Quantizer
+    hop: int
+    tile: int = 0
+    tile_codes: int = 0
+
+    @property
+    def info(self) -> CodecInfo:
+        """See `Codec.info`."""
+        return CodecInfo(
+            media="image",
+            sample_rate=0,
+            channels=3,
+            hop=self.hop,
+            codebook_sizes=self.quantizer.codebook_sizes,
+            causal=False,
+            lookahead=None,
+            parameters=sum(parameter.numel() for parameter in self.parameters()),
+            tile=self.tile,
+            tile_codes=self.tile_codes,
+        )
 
     @abstractmethod
     def latents(self, media: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim *grid"]:

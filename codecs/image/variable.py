@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, pixel_shuffle, pixel_unshuffle, relu
 
-from zoo.codecs.base import CodecInfo
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.quantizers import residual_vq
 
@@ -101,6 +100,7 @@ class VariableCodec(ImageCodec):
     """Residual-VQ picture codec; `encode_at_rate` chooses the number of codes of each cell."""
 
     config_class = VariableConfig
+    hop = 16
 
     def __init__(self, config: VariableConfig):
         super().__init__()
@@ -114,19 +114,6 @@ class VariableCodec(ImageCodec):
         with torch.no_grad():  # the networks begin as small corrections of the transform
             self.encoder.leave.weight.mul_(0.1)
             self.decoder.leave.weight.mul_(0.1)
-
-    @property
-    def info(self) -> CodecInfo:
-        return CodecInfo(
-            media="image",
-            sample_rate=0,
-            channels=3,
-            hop=16,
-            codebook_sizes=self.quantizer.codebook_sizes,
-            causal=False,
-            lookahead=None,
-            parameters=sum(p.numel() for p in self.parameters()),
-        )
 
     def latents(self, media: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch latent down across"]:
         """See `ImageCodec.latents`."""

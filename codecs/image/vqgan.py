@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from zoo.codecs.base import CodecInfo
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.layers.image import Downsample, Middle, Stage, Upsample, activation, normalization
 from zoo.codecs.quantizers import GumbelQuantizer, LearnedVectorQuantizer, VectorQuantizer
@@ -30,7 +29,8 @@ class NetworkConfig:
         multipliers: Channels of each resolution in units of `width`, fine to coarse; each but the last is followed by
             a halving, so that a cell has `2 ** (len(multipliers) - 1)` pixels a side.
         blocks: Residual blocks of each resolution in the encoder; the decoder has one more.
-        attention: Where every residual block is followed by attention: at pictures this many times smaller.
+        attention: Where every residual block is followed by attention: at pictures this many times smaller than what
+            enters the network.
         middle_attention: Attention between the two blocks in the middle of encoder and decoder.
         groups: Groups of channels that are normalised together.
         latent: Channels between the networks and the convolutions around the quantizer.
@@ -51,7 +51,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if not self.multipliers or self.blocks < 1:
             raise ValueError(f"multipliers must not be empty and blocks be 1 or more, got {self}")
-        factors = [2**level for level in range(len(self.multipliers))]
+        factors = [2**level for level in range(self.halvings + 1)]
         if strange := set(self.attention) - set(factors):
             raise ValueError(f"attention may stand at {factors}, got {sorted(strange)}")
         if any(self.width * multiplier % self.groups for multiplier in (1, *self.multipliers)):
@@ -60,9 +60,19 @@ class NetworkConfig:
             raise ValueError(f"quant_kernel must be odd, got {self.quant_kernel}")
 
     @property
+    def channels(self) -> int:
+        """Channels of what enters the encoder and leaves the decoder."""
+        return 3
+
+    @property
+    def halvings(self) -> int:
+        """How often the encoder halves, after its first resolutions, and the decoder doubles, after its first ones."""
+        return len(self.multipliers) - 1
+
+    @property
     def hop(self) -> int:
         """Pixels a side of a cell."""
-        return 2 ** (len(self.multipliers) - 1)
+        return 2**self.halvings
 
 
 class Encoder(nn.Module):
@@ -71,13 +81,13 @@ class Encoder(nn.Module):
     def __init__(self, config: NetworkConfig):
         super().__init__()
         width = config.width
-        self.conv_in = nn.Conv2d(3, width, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.channels, width, 3, padding=1)
         self.down = nn.ModuleList()
         for level, multiplier in enumerate(config.multipliers):
             out = config.width * multiplier
-            stage = Stage(width, out, config.blocks, config.groups, 2**level in config.attention)
-            if 2**level < config.hop:
-                stage.downsample = Downsample(out)
+            attention = 2 ** min(level, config.halvings) in config.attention
+            stage = Stage(width, out, config.blocks, config.groups, attention)
+            stage.downsample = Downsample(out) if level < config.halvings else nn.Identity()
             self.down.append(stage)
             width = out
         self.mid = Middle(width, config.groups, config.middle_attention)
@@ -86,11 +96,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch latent down across"]:
         x = self.conv_in(x)
-        *finer, coarsest = self.down
-        for stage in finer:
+        for stage in self.down:
             x = stage.downsample(stage(x))
-        x = self.mid(coarsest(x))
-        return self.conv_out(activation(self.norm_out(x)))
+        return self.conv_out(activation(self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -103,19 +111,18 @@ class Decoder(nn.Module):
         self.mid = Middle(widths[-1], config.groups, config.middle_attention)
         self.up = nn.ModuleList()
         for level, (width, coarser) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
-            stage = Stage(coarser, width, config.blocks + 1, config.groups, 2**level in config.attention)
-            if level:
-                stage.upsample = Upsample(width)
+            doublings = max(0, level + 1 + config.halvings - len(widths))  # that are still to come
+            stage = Stage(coarser, width, config.blocks + 1, config.groups, 2**doublings in config.attention)
+            stage.upsample = Upsample(width) if doublings else nn.Identity()
             self.up.append(stage)
         self.norm_out = normalization(widths[0], config.groups)
-        self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
 
     def forward(self, z: Float[Tensor, "batch latent down across"]) -> Float[Tensor, "batch 3 height width"]:
         x = self.mid(self.conv_in(z))
-        finest, *coarser = self.up
-        for stage in reversed(coarser):
+        for stage in reversed(self.up):
             x = stage.upsample(stage(x))
-        return self.conv_out(activation(self.norm_out(finest(x))))
+        return self.conv_out(activation(self.norm_out(x)))
 
 
 class ConvolutionalCodec(ImageCodec):
@@ -125,25 +132,12 @@ class ConvolutionalCodec(ImageCodec):
 
     def __init__(self, config: NetworkConfig, quantizer: Quantizer):
         super().__init__()
-        self.config = config
+        self.config, self.hop = config, config.hop
         kernel = {"kernel_size": config.quant_kernel, "padding": config.quant_kernel // 2}
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.quant_conv = nn.Conv2d(config.latent, config.code_dim, **kernel)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent, **kernel)
         self.quantizer = quantizer
-
-    @property
-    def info(self) -> CodecInfo:
-        return CodecInfo(
-            media="image",
-            sample_rate=0,
-            channels=3,
-            hop=self.config.hop,
-            codebook_sizes=self.quantizer.codebook_sizes,
-            causal=False,
-            lookahead=None,
-            parameters=sum(parameter.numel() for parameter in self.parameters()),
-        )
 
     def latents(self, media: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim down across"]:
         """See `ImageCodec.latents`."""

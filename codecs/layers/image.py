@@ -15,18 +15,21 @@ from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, 
 class ResidualBlock(nn.Module):
     """Two 3 x 3 convolutions, each behind norm and SiLU, beside the identity (1 x 1 where the width changes)."""
 
-    def __init__(self, channels: int, out: int, groups: int):
+    def __init__(self, channels: int, out: int, groups: int, bias: bool = True):
         super().__init__()
         self.norm1 = normalization(channels, groups)
-        self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
+        self.conv1 = nn.Conv2d(channels, out, 3, padding=1, bias=bias)
         self.norm2 = normalization(out, groups)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
-        self.nin_shortcut = nn.Conv2d(channels, out, 1) if channels != out else None
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=bias)
+        self.nin_shortcut = nn.Conv2d(channels, out, 1, bias=bias) if channels != out else None
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch out height width"]:
+        return self.residual(x) + (x if self.nin_shortcut is None else self.nin_shortcut(x))
+
+    def residual(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch out height width"]:
+        """What is added to the identity."""
         h = self.conv1(activation(self.norm1(x)))
-        h = self.conv2(activation(self.norm2(h)))
-        return h + (x if self.nin_shortcut is None else self.nin_shortcut(x))
+        return self.conv2(activation(self.norm2(h)))
 
 
 class AttentionBlock(nn.Module):

@@ -11,12 +11,31 @@ from zoo.codecs.image.base import ImageCodec
 # The smallest real thing of each architecture, in the variants that take other ways through its code.
 SMALL_NETWORK = dict(width=8, multipliers=(1, 2, 2), blocks=1, attention=(4,), groups=4, latent=12)
 SMALL_VQGAN = SMALL_NETWORK | dict(code_dim=6, codebook_size=64)
+SMALL_COSMOS = dict(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, latent=12, code_dim=3, levels=(5, 4, 4))
+SMALL_TRANSFORMER = dict(width=16, blocks=2, heads=2, head_dim=8)
+SMALL_TITOK = dict(
+    tile=16, patch=4, latents=9, encoder=SMALL_TRANSFORMER, decoder=SMALL_TRANSFORMER, code_dim=6, codebook_size=64
+)  # fmt: skip
+SMALL_MIXTURE = dict(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, code_dim=6, codebook_size=24)
 TINY = {
     "vqgan": {
         "sphere": SMALL_VQGAN,
         "learned": SMALL_VQGAN | dict(codebook="learned", blocks=2, attention=(1, 2), quant_kernel=3),
         "average": SMALL_VQGAN | dict(codebook="average", multipliers=(1, 2), attention=(), middle_attention=False),
         "gumbel": SMALL_VQGAN | dict(codebook="gumbel"),
+    },
+    "ibq": {"plain": SMALL_VQGAN},
+    "magvit2": {"plain": dict(width=8, multipliers=(1, 2, 2), blocks=1, groups=4, bits=7)},
+    "cosmos": {
+        "f8": SMALL_COSMOS,
+        "f16": SMALL_COSMOS | dict(compression=16, blocks=2, attention=(2,)),
+    },
+    "titok": {
+        "pixels": SMALL_TITOK,
+        "codes": SMALL_TITOK | dict(head="codes", sphere=True, mixture=SMALL_MIXTURE),
+    },
+    "vit-vqgan": {
+        "plain": dict(patch=4, encoder=SMALL_TRANSFORMER, decoder=SMALL_TRANSFORMER, code_dim=6, codebook_size=64),
     },
 }
 
@@ -46,6 +65,10 @@ def tiny(architecture: str, variant: str) -> ImageCodec:
                     parameter *= 2
                 elif name.endswith("bias"):
                     parameter *= 0.1
+                elif name.endswith("ln_pre.weight"):
+                    parameter *= 0.1  # TiTok's tokens begin alike in every picture
+                elif ".transformer." in name and ".attn." in name and parameter.ndim == 2:
+                    parameter *= 2  # and learn what is in it from each other
         unit = codec.info.tile or 16 * codec.info.hop
         for seed in range(3):
             codec.train()(pictures(4, unit, unit, seed))
