@@ -1,4 +1,4 @@
-"""Loss weights that mean shares of the gradient: each loss's gradient at the output audio is brought to a set norm."""
+"""How losses are weighed against each other by the gradients that they have at the output, whatever their scales."""
 
 from __future__ import annotations
 
@@ -54,3 +54,33 @@ class Balancer(nn.Module):
         self.norms[index] = self.decay * self.norms[index] + (1 - self.decay) * norm
         self.fixes[index] = self.decay * self.fixes[index] + (1 - self.decay)
         return self.norms[index] / self.fixes[index]
+
+
+class AdaptiveAdversary(nn.Module):
+    """VQGAN's adaptive weight (Esser et al. 2021): the adversarial gradient is made as large as that of the distances.
+
+    All losses but the adversarial one are added with their weights as they are. The gradient of the adversarial loss
+    is brought to the norm of that sum, then multiplied by its weight. Norms are taken at the output rather than at the
+    last layer, so that any architecture will do.
+
+    Args:
+        largest: Bound of the factor, for the first steps of a discriminator that has nothing to say yet.
+    """
+
+    def __init__(self, largest: float = 1e4):
+        super().__init__()
+        self.largest = largest
+
+    def forward(
+        self, losses: Mapping[str, Tensor], weights: Mapping[str, float], output: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, "batch *shape"]:
+        """Gradient at `output` to go on with; see `Balancer.forward`."""
+        distances = [weights[name] * loss for name, loss in losses.items() if name != "adversarial"]
+        if not distances:
+            raise ValueError("the adaptive weight compares the adversarial loss with others, and there are none")
+        (gradient,) = torch.autograd.grad(sum(distances), [output], retain_graph=True)
+        if "adversarial" not in losses:
+            return gradient
+        (pull,) = torch.autograd.grad(losses["adversarial"], [output], retain_graph=True)
+        factor = (gradient.norm() / (pull.norm() + 1e-12)).clamp(max=self.largest)
+        return gradient + weights["adversarial"] * factor * pull

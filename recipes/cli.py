@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from zoo.codecs.errors import UserError
-from zoo.recipes.codec import CodecRecipe
 from zoo.recipes.logging import RunLog
 
 BUNDLED = Path(__file__).parent
+DEFAULT_RECIPE = "zoo.recipes.audio.AudioRecipe"
 MISLEADING = (  # what Lightning says of things that this recipe does on purpose
     "Found .* in eval mode",  # the averaged weights
     ".*pre-optimization state",
@@ -45,7 +47,7 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # it is not a script's own arguments
-            cli = RecipeCLI(name=path.stem, args=["--config", str(path), *overrides])
+            cli = RecipeCLI(path, overrides)
     except SystemExit as stop:  # argparse prints what is wrong with an option, then exits
         if not stop.code:
             raise
@@ -79,17 +81,43 @@ def list_recipes() -> list[str]:
     return sorted(path.stem for path in BUNDLED.glob("*.yaml"))
 
 
+def recipe_of(path: Path) -> str:
+    """Class path of the module that a YAML file trains: its `recipe`, or the recipe of audio codecs."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML file ({error})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a recipe; a recipe names model, data and trainer")
+    return str(content.get("recipe", DEFAULT_RECIPE))
+
+
+def find_class(class_path: str) -> type[LightningModule]:
+    """The LightningModule of that class path."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"recipe: {class_path!r} can't be imported ({error})") from None
+    if not (isinstance(kind, type) and issubclass(kind, LightningModule)):
+        raise UserError(f"recipe: {class_path!r} is no LightningModule")
+    return kind
+
+
 class RecipeCLI(LightningCLI):
     """LightningCLI whose run has one folder for all it writes, and one number for the length of the run."""
 
-    def __init__(self, name: str, args: list[str]):
-        self.name = name
+    def __init__(self, path: Path, overrides: list[str]):
+        self.name, self.recipe = path.stem, recipe_of(path)
         super().__init__(
-            CodecRecipe, LightningDataModule, subclass_mode_data=True, run=False, args=args,
+            find_class(self.recipe), LightningDataModule, subclass_mode_data=True, run=False,
+            args=["--config", str(path), *overrides],
             save_config_kwargs={"overwrite": True, "config_filename": "recipe.yaml"},
         )  # fmt: skip
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # Read from the YAML before there is a parser, so no option; declared here that it be allowed and saved.
+        parser.add_argument("--recipe", type=str, default=self.recipe, choices=[self.recipe], help="class to train")
         parser.add_argument("--run.folder", type=str, default=f"runs/{self.name}", help="where the run writes")
         parser.add_argument("--run.save_every", type=int, default=500, help="steps between two saves of last.ckpt")
         parser.add_argument("--run.log_every", type=int, default=50, help="steps between two lines of train.log")

@@ -1,63 +1,55 @@
-"""How an audio codec is trained: `training_step` reads from top to bottom, and a step is one generator update."""
+"""How a codec is trained: `training_step` reads from top to bottom, and a step is one generator update.
+
+What audio and image codecs share; `AudioRecipe` and `ImageRecipe` add their distances and their validation.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from zoo.codecs.base import AudioCodec, CodecOutput
+from zoo.codecs.base import Codec, CodecOutput
 from zoo.codecs.errors import UserError
-from zoo.recipes.balancer import Balancer
+from zoo.recipes.balancer import AdaptiveAdversary, Balancer
 from zoo.recipes.ema import WeightAverage
-from zoo.recipes.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
-from zoo.recipes.losses.discriminators import DiscriminatorConfig, Discriminators
-from zoo.recipes.losses.intelligibility import EnvelopeCorrelation
-from zoo.recipes.losses.loudness import SIZE as SPEECH_SIZE
-from zoo.recipes.losses.loudness import Disturbance
-from zoo.recipes.losses.mel import MelDistance
-from zoo.recipes.losses.spectra import Spectra, noise_to_signal
-from zoo.recipes.validation import reconstruct_at, score
+from zoo.recipes.losses.adversarial import LeCam, feature_matching, hinge_discriminator, hinge_generator
+from zoo.recipes.metrics import Score
+from zoo.recipes.validation import CodeHistogram, Validated
 from zoo.registry import load
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Weight of each loss, and their settings. A loss of weight 0 is not computed.
+    """Weight of each loss that recipes of all media have. A loss of weight 0 is not computed.
 
     Attributes:
-        mel: Log-mel distance over `mel_sizes` windows, plus `mel_squared` times its root mean square.
-        wave: Mean absolute difference of samples.
-        loudness: Disturbance of PESQ (see `Disturbance`), at 16 kHz only.
-        envelopes: Lost correlation of third-octave envelopes, as STOI measures it (see `EnvelopeCorrelation`).
-        noise: Framewise |X - Y| / |X| of complex spectra over `noise_sizes` windows; frames below the amplitude
-            `noise_floor` count little.
-        commitment: The quantizer's own loss.
+        commitment: The quantizer's own loss, entropy terms and the like included.
         adversarial: Hinge loss of the discriminators.
         features: Feature matching of the discriminators.
+        lecam: Regularisation of the discriminators (see `LeCam`), part of their loss.
         balance: Make the weights of all but commitment shares of the gradient (see `Balancer`).
+        adaptive: Scale the adversarial loss to the gradient of the others (see `AdaptiveAdversary`).
     """
 
-    mel: float = 1.0
-    wave: float = 0.0
-    noise: float = 1.0
-    loudness: float = 0.0
-    envelopes: float = 0.0
     commitment: float = 0.25
     adversarial: float = 0.0
     features: float = 0.0
-    mel_sizes: tuple[int, ...] = (2048, 1024, 512, 256, 128, 64)
-    mel_squared: float = 0.0
-    noise_sizes: tuple[int, ...] = (1024, 256)
-    noise_floor: float = 1e-2
+    lecam: float = 0.0
     balance: bool = False
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.balance and self.adaptive:
+            raise UserError("balance and adaptive both set the size of the adversarial gradient; switch one off")
 
     @property
     def needs_discriminator(self) -> bool:
@@ -90,21 +82,21 @@ class Optimization:
     average: float = 0.998
 
 
-DISCRIMINATORS = DiscriminatorConfig()
-
-
-class CodecRecipe(LightningModule):
-    """Trains any `AudioCodec` as a quantized autoencoder, with or without adversaries.
+class CodecRecipe(LightningModule, ABC):
+    """Trains any codec as a quantized autoencoder, with or without adversaries.
 
     All that is random in a step is drawn from (seed, step), so a resumed run equals an uninterrupted one.
 
+    A subclass says what batches hold (`media`) and which of its losses compare pictures or sounds (`compared`), and
+    writes `distances`, `validate` and `show`.
+
     Args:
         codec: What to train.
+        losses: Their weights.
+        judges: The discriminators, if a loss needs them: media to a list of `Verdict`.
         steps: Length of the run in generator updates: `trainer.max_steps`, and the end of the learning-rate schedule.
         seed: Of the numbers of codebooks and of all that the codec itself draws.
-        losses: Their weights.
         optimization: Learning rates and the like.
-        discriminators: Which adversaries, if a loss needs them.
         discriminator_start: First step with adversaries.
         quantize_after: First step with the quantizer; until then the codec is a plain autoencoder, so that
             codebooks begin on latents that mean something.
@@ -114,14 +106,17 @@ class CodecRecipe(LightningModule):
             name, a folder, or `hf-hub:user/repo@revision`. Its codec must have the same shape.
     """
 
+    media: ClassVar[str]
+    compared: ClassVar[tuple[str, ...]]
+
     def __init__(
         self,
-        codec: AudioCodec,
+        codec: Codec,
+        losses: Losses,
+        judges: nn.Module | None,
         steps: int,
         seed: int = 0,
-        losses: Losses = Losses(),
         optimization: Optimization = Optimization(),
-        discriminators: DiscriminatorConfig = DISCRIMINATORS,
         discriminator_start: int = 0,
         quantize_after: int = 0,
         full_share: float = 0.4,
@@ -130,30 +125,42 @@ class CodecRecipe(LightningModule):
     ):
         super().__init__()
         self.automatic_optimization = False
-        info = codec.info
         self.steps, self.seed, self.losses, self.optimization = steps, seed, losses, optimization
         self.discriminator_start, self.quantize_after, self.full_share = discriminator_start, quantize_after, full_share
-        self.validate_codebooks = tuple(n for n in validate_codebooks if n <= info.codebooks)
+        self.validate_codebooks = tuple(n for n in validate_codebooks if n <= codec.info.codebooks)
         if start_from is not None:
             start(codec, start_from)
         self.codec = codec
         self.average = WeightAverage(codec, optimization.average)
-        sizes = (*losses.mel_sizes, *losses.noise_sizes)
-        self.spectra = Spectra((*sizes, SPEECH_SIZE) if losses.loudness or losses.envelopes else sizes)
-        self.disturbance = Disturbance(info.sample_rate) if losses.loudness else None
-        self.envelopes = EnvelopeCorrelation(info.sample_rate, SPEECH_SIZE) if losses.envelopes else None
-        self.mel = MelDistance(info.sample_rate, losses.mel_sizes, losses.mel_squared)
-        self.balancer = (
-            Balancer(("mel", "wave", "noise", "loudness", "envelopes", "adversarial", "features"))
-            if losses.balance
-            else None
-        )
-        self.discriminators = Discriminators(discriminators, info.channels) if losses.needs_discriminator else None
+        self.balancer = None
+        if losses.balance:
+            self.balancer = Balancer((*self.compared, "adversarial", "features"))
+        elif losses.adaptive:
+            self.balancer = AdaptiveAdversary()
+        self.discriminators = judges
+        self.lecam = LeCam() if losses.lecam else None
+        self.histogram = CodeHistogram(codec.info.codebook_sizes)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @abstractmethod
+    def distances(self, real: Tensor, fake: Float[Tensor, "batch channel *space"]) -> dict[str, Tensor]:
+        """Losses that compare the reconstruction with its target, by name, in float32."""
+
+    @abstractmethod
+    def validate(self, target: Tensor, codebooks: tuple[int, ...]) -> Validated:
+        """Reconstructions of the averaged weights, without quantization and at each number of codebooks."""
+
+    @abstractmethod
+    def show(self, board: Any, name: str, media: Mapping[str, Tensor], first: bool) -> None:
+        """Give the target and its reconstructions to TensorBoard; `first`: at the first validation of a run."""
+
+    def summary(self) -> dict[str, Score]:
+        """Scores of a whole validation set, by `metric/label`, for metrics that single media don't have."""
+        return self.histogram.take()
 
     def training_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
         step = int(self.step)
-        real: Float[Tensor, "batch channel time"] = batch["audio"]
+        real: Float[Tensor, "batch channel *space"] = batch[self.media]
         generator, discriminator = self.prepare(step)
 
         output = self.codec(real, self.draw_codebooks(step, len(real)), quantize=step >= self.quantize_after)
@@ -203,37 +210,22 @@ class CodecRecipe(LightningModule):
         return torch.where(full, everything, drawn.long()).clamp(max=everything).to(self.device)
 
     def update_discriminators(
-        self, optimizer: torch.optim.Optimizer, real: Tensor, fake: Float[Tensor, "batch channel time"]
+        self, optimizer: torch.optim.Optimizer, real: Tensor, fake: Float[Tensor, "batch channel *space"]
     ) -> dict[str, Tensor]:
         """One step of the discriminators, on a reconstruction without gradient."""
         self.discriminators.requires_grad_(True)
-        loss = hinge_discriminator(self.discriminators(real), self.discriminators(fake))
-        self.manual_backward(loss)
+        truth, verdicts = self.discriminators(real), self.discriminators(fake)
+        loss = total = hinge_discriminator(truth, verdicts)
+        if self.lecam is not None:
+            total = loss + self.losses.lecam * self.lecam(truth, verdicts)
+        self.manual_backward(total)
         norm = clip_grad_norm_(self.discriminators.parameters(), self.optimization.clip)
         optimizer.step()
         optimizer.zero_grad()
         self.discriminators.requires_grad_(False)
         return {"discriminator": loss.detach(), "discriminator_gradient": norm}
 
-    def distances(self, real: Tensor, fake: Float[Tensor, "batch channel time"]) -> dict[str, Tensor]:
-        """Losses that compare the reconstruction with its target, in float32."""
-        weights, losses = self.losses, {}
-        if weights.mel or weights.noise or weights.loudness or weights.envelopes:
-            spectra = self.spectra(real, fake)
-        if weights.mel:
-            losses["mel"] = self.mel(spectra)
-        if weights.wave:
-            losses["wave"] = (real - fake).abs().mean()
-        if weights.noise:
-            ratios = [noise_to_signal(spectra[size], weights.noise_floor) for size in weights.noise_sizes]
-            losses["noise"] = torch.stack(ratios).mean()
-        if weights.loudness:
-            losses["loudness"] = self.disturbance(spectra[SPEECH_SIZE])
-        if weights.envelopes:
-            losses["envelopes"] = self.envelopes(spectra[SPEECH_SIZE])
-        return losses
-
-    def deceptions(self, real: Tensor, fake: Float[Tensor, "batch channel time"]) -> dict[str, Tensor]:
+    def deceptions(self, real: Tensor, fake: Float[Tensor, "batch channel *space"]) -> dict[str, Tensor]:
         """Losses of the generator against discriminators that hold still."""
         losses, verdicts = {}, self.discriminators(fake)
         if self.losses.adversarial:
@@ -277,11 +269,12 @@ class CodecRecipe(LightningModule):
 
     def validation_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
         """Reconstructions and scores of the averaged weights, in float32 as they are shipped."""
-        quantized = int(self.step) > self.quantize_after
+        target, quantized = batch[self.media], int(self.step) > self.quantize_after
         with torch.autocast(self.device.type, enabled=False):
-            results = reconstruct_at(self.average.module, batch["audio"], self.validate_codebooks if quantized else ())
-        scores = {label: score(batch["audio"], media, self.codec.info.sample_rate) for label, media in results.items()}
-        return {"media": {"target": batch["audio"]} | results, "scores": scores}
+            result = self.validate(target, self.validate_codebooks if quantized else ())
+        if result.codes is not None:
+            self.histogram.add(result.codes)
+        return {"media": {"target": target} | result.media, "scores": result.scores}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights belong to, so that `export` needs nothing but the file."""
@@ -290,7 +283,7 @@ class CodecRecipe(LightningModule):
         checkpoint["codec"] = {"class_path": class_path, "config": asdict(self.codec.config), "seed": self.seed}
 
 
-def start(codec: AudioCodec, checkpoint: str) -> None:
+def start(codec: Codec, checkpoint: str) -> None:
     """Copy the weights of a checkpoint into a codec of the same kind and shape.
 
     Raises:

@@ -80,14 +80,15 @@ class RunLog(Callback):
             for metric, values in scores.items():
                 self.scores[f"{metric}/{label}"] += values
         if batch_idx < self.clips and isinstance(trainer.logger, TensorBoardLogger):
-            rate = module.codec.info.sample_rate
-            for label, media in outputs["media"].items():
-                if label != "target" or int(module.step) <= trainer.val_check_batch:
-                    show_clip(trainer.logger.experiment, f"clip {batch_idx}/{label}", media, rate, int(module.step))
+            first = int(module.step) <= trainer.val_check_batch
+            module.show(trainer.logger.experiment, f"clip {batch_idx}", outputs["media"], first)
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         step, values, missing = int(module.step), {}, Counter()
+        clips = max((len(scores) for scores in self.scores.values()), default=0)
+        for name, score in module.summary().items():
+            self.scores[name].append(score)
         for name, scores in self.scores.items():
             values[f"valid/{name}"], _ = mean_score(scores)
             missing.update(f"{name.split('/')[0]}, {score.reason}" for score in scores if score.reason)
@@ -97,9 +98,9 @@ class RunLog(Callback):
             figures = "  ".join(
                 f"{metric} {values[f'valid/{metric}/{label}']:.3f}"
                 for metric in dict.fromkeys(name.split("/")[0] for name in self.scores)
+                if f"{metric}/{label}" in self.scores
             )
             self._say(f"valid {step}  {label:13s} {figures}")
-        clips = max((len(scores) for scores in self.scores.values()), default=0)
         self._say(f"valid {step}  {clips} clips in {seconds:.0f} s")
         for why, count in missing.items():
             self._say(f"valid {step}  left out {count} x {why}")

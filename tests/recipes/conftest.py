@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo.codecs.base import AudioCodec, CodecInfo, CodecOutput
 from zoo.codecs.quantizers.base import Usage
-from zoo.recipes.codec import CodecRecipe, Losses
+from zoo.recipes.audio import AudioLosses, AudioRecipe
 from zoo.recipes.losses.discriminators import DiscriminatorConfig
 
 HOP, CODES, DIM = 40, 16, 8
@@ -86,7 +86,7 @@ class LinearCodec(AudioCodec):
     def _decode(self, z):
         return self.decoder(z).flatten(1)[:, None]
 
-    def encode_rows(self, media, codebooks, scales):
+    def encode_rows(self, media, codebooks, scales, search=None):
         rest, codes = self.encoder(media.unflatten(-1, (-1, HOP)))[:, 0], []
         for codebook in self.codebooks[:codebooks]:
             codes.append(torch.cdist(rest, codebook).argmin(-1))
@@ -134,9 +134,9 @@ class TonesData(LightningDataModule):
 def small():
     """Names of the small things, for tests that build their own runs."""
 
-    def recipe(steps=40, seed=0, losses=(), **settings) -> CodecRecipe:
+    def recipe(steps=40, seed=0, losses=(), **settings) -> AudioRecipe:
         torch.manual_seed(7)
         settings = {"discriminators": SMALL_DISCRIMINATORS} | settings
-        return CodecRecipe(LinearCodec(), steps, seed, Losses(**EVERY_LOSS | dict(losses)), **settings)
+        return AudioRecipe(LinearCodec(), AudioLosses(**EVERY_LOSS | dict(losses)), steps=steps, seed=seed, **settings)
 
     return SimpleNamespace(recipe=recipe, codec=LinearCodec, data=TonesData, config=LinearConfig)

@@ -9,7 +9,7 @@ import zoo
 from zoo import checkpoint
 from zoo.codecs.errors import UserError
 from zoo.recipes import metrics
-from zoo.recipes.codec import CodecRecipe, Losses
+from zoo.recipes.audio import AudioLosses, AudioRecipe
 from zoo.recipes.losses.intelligibility import EnvelopeCorrelation
 from zoo.recipes.losses.loudness import SIZE, Disturbance
 from zoo.recipes.losses.spectra import Spectra
@@ -112,7 +112,9 @@ def small_codec(**changes):
 def test_a_recipe_starts_from_the_weights_of_a_checkpoint(tmp_path):
     trained = small_codec()
     checkpoint.save(trained, tmp_path)
-    recipe = CodecRecipe(small_codec(), 10, losses=Losses(loudness=1.0, envelopes=1.0), start_from=str(tmp_path))
+    recipe = AudioRecipe(
+        small_codec(), steps=10, losses=AudioLosses(loudness=1.0, envelopes=1.0), start_from=str(tmp_path)
+    )
     for started in (recipe.codec, recipe.average.module):
         for name, tensor in trained.state_dict().items():
             assert torch.equal(started.state_dict()[name], tensor)
@@ -121,4 +123,4 @@ def test_a_recipe_starts_from_the_weights_of_a_checkpoint(tmp_path):
 def test_a_recipe_does_not_start_from_another_shape(tmp_path):
     checkpoint.save(small_codec(), tmp_path)
     with pytest.raises(UserError, match="can't start from"):
-        CodecRecipe(small_codec(causal=False), 10, start_from=str(tmp_path))
+        AudioRecipe(small_codec(causal=False), steps=10, start_from=str(tmp_path))
