@@ -1,13 +1,21 @@
-"""Files that appear under their final name whole or not at all."""
+"""Files that are read only if they can be, and appear under their final name whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from pathlib import Path
 from types import TracebackType
 
 from zoo.codecs.errors import UserError
+
+
+class MediaError(UserError):
+    """A media file that cannot be read; the message names the file, the cause and the remedy."""
+
+    def __init__(self, path: str | Path, cause: str, remedy: str) -> None:
+        super().__init__(f"{printable(path)}: {cause}; {remedy}")
 
 
 class AtomicFile:
@@ -34,6 +42,12 @@ class AtomicFile:
             raise cannot_write(self.shown, error) from error
         self.file = os.fdopen(descriptor, "r+b", buffering=0)
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of `data`; the file being unbuffered, the system may take it in parts."""
+        view, done = memoryview(data), 0
+        while done < len(view):
+            done += self.file.write(view[done:])
+
     def commit(self) -> None:
         """Make the file durable and give it its final name."""
         try:
@@ -59,6 +73,23 @@ class AtomicFile:
         self.discard()
         if isinstance(error, OSError):
             raise cannot_write(self.shown, error) from error
+
+
+def check_readable(path: str | Path) -> None:
+    """Raise a `MediaError` unless `path` is a regular file with something in it that may be read."""
+    try:
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            raise MediaError(path, "is a folder", "name a file")
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError(path, "is not a regular file", "save what it gives to a file first")
+        with open(path, "rb"):
+            pass
+    except (OSError, ValueError) as error:
+        cause = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be opened: {error}"
+        raise MediaError(path, cause, "check the path and its permissions") from error
+    if status.st_size == 0:
+        raise MediaError(path, "is empty (0 bytes)", "copy or make it again")
 
 
 def cannot_write(shown: str, error: OSError) -> UserError:

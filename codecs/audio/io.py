@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -26,7 +25,7 @@ from jaxtyping import Float32
 from numpy import ndarray
 
 from zoo.codecs.errors import UserError
-from zoo.codecs.files import AtomicFile, printable
+from zoo.codecs.files import AtomicFile, MediaError, check_readable, printable
 
 BLOCK = 65536
 LOUDEST = 1e6  # 120 dB above full scale is no recording, and its square is within a few steps of float32's end.
@@ -38,13 +37,6 @@ FORMATS = {  # no .opus: libsndfile 1.2 ends such files with a loud burst
     ".mp3": ("MP3", "MPEG_LAYER_III"),
     ".aiff": ("AIFF", "PCM_16"),
 }
-
-
-class MediaError(UserError):
-    """A media file that cannot be read; the message names the file, the cause and the remedy."""
-
-    def __init__(self, path: str | Path, cause: str, remedy: str) -> None:
-        super().__init__(f"{printable(path)}: {cause}; {remedy}")
 
 
 class AudioFile:
@@ -207,23 +199,6 @@ class AudioWriter:
         # libsndfile swallows errors of the last flush, so the sink is asked.
         error = error if isinstance(error, KeyboardInterrupt) else self._sink.error or error
         self._atomic.__exit__(type(error) if error else None, error, None)
-
-
-def check_readable(path: str | Path) -> None:
-    """Raise a `MediaError` unless `path` is a regular file with something in it that may be read."""
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise MediaError(path, "is a folder", "name a file")
-        if not stat.S_ISREG(status.st_mode):
-            raise MediaError(path, "is not a regular file", "save the recording to a file first")
-        with open(path, "rb"):
-            pass
-    except (OSError, ValueError) as error:
-        cause = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be opened: {error}"
-        raise MediaError(path, cause, "check the path and its permissions") from error
-    if status.st_size == 0:
-        raise MediaError(path, "is empty (0 bytes)", "copy or record it again")
 
 
 def truncated(path: Path, detail: str) -> MediaError:
