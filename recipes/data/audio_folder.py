@@ -1,12 +1,11 @@
 """A Lightning data module for any folder tree of audio files."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from zoo.codecs.errors import UserError
 from zoo.recipes.data.clips import find_audio
-from zoo.recipes.data.corpus import AudioCorpus, ClipList
+from zoo.recipes.data.corpus import AudioCorpus
+from zoo.recipes.data.files import FileList, split_tree
 
 
 class AudioFolder(AudioCorpus):
@@ -30,27 +29,6 @@ class AudioFolder(AudioCorpus):
         self.valid_dir = Path(valid_dir) if valid_dir else None
         self.valid_percent = valid_percent
 
-    def find_clips(self) -> tuple[ClipList, ClipList]:
+    def find_clips(self) -> tuple[FileList, FileList]:
         """Every audio file below the folders, by suffix."""
-        found = find_audio(self.train_dir)
-        if self.valid_dir:
-            return _below(self.train_dir, found), _below(self.valid_dir, find_audio(self.valid_dir))
-        apart = {path for path in found if held_out(path.relative_to(self.train_dir).as_posix(), self.valid_percent)}
-        if not apart or len(apart) == len(found):
-            raise UserError(
-                f"{self.train_dir}: {self.valid_percent} % of {len(found)} files set {len(apart)} apart for validation;"
-                " change valid_percent or give a valid_dir"
-            )
-        train = [path for path in found if path not in apart]
-        return _below(self.train_dir, train), _below(self.train_dir, sorted(apart))
-
-
-def held_out(name: str, percent: float) -> bool:
-    """Whether a file belongs to validation, a fixed function of its path below the corpus (`"june/digits/7.flac"`)."""
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 10_000 < 100 * percent
-
-
-def _below(root: Path, paths: list[Path]) -> ClipList:
-    """The clips with the first folder on the way from `root` to each; `"."` for files in `root` itself."""
-    parts = (path.relative_to(root).parts for path in paths)
-    return ClipList(root, paths, [part[0] if len(part) > 1 else "." for part in parts])
+        return split_tree(self.train_dir, self.valid_dir, self.valid_percent, find_audio)

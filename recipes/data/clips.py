@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-import torch
 from jaxtyping import Float32
 from numpy import ndarray
 
 from zoo.codecs.audio.io import MediaError, open_audio, read_audio
 from zoo.codecs.errors import UserError
+from zoo.recipes.data.files import BrokenFiles, find_files
 
 AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .oga .opus .mp3 .aiff .aif .g722 .m4a .aac .wma .webm .au .w64".split())
 
@@ -24,17 +24,8 @@ _SEEKABLE_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".w64", ".au")
 
 
 def find_audio(folder: Path) -> list[Path]:
-    """Every audio file below a folder, by suffix, sorted by path.
-
-    Raises:
-        UserError: The folder is missing or holds no audio file.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of audio files; give an existing one")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file())
-    if not found:
-        raise UserError(f"{folder}: holds no audio file ({', '.join(sorted(AUDIO_SUFFIXES))}); give a folder that does")
-    return found
+    """Every audio file below a folder; see `find_files`."""
+    return find_files(folder, AUDIO_SUFFIXES, "audio")
 
 
 class ClipStore:
@@ -52,7 +43,7 @@ class ClipStore:
         self.paths = list(paths)
         self.sample_rate = sample_rate
         self.channels = channels
-        self._bad = torch.zeros(len(self.paths), dtype=torch.uint8).share_memory_()
+        self._broken = BrokenFiles(len(self.paths))
         self._memory: ndarray | None = None  # int16 [channel, time] of all clips, one after the other
         with ThreadPoolExecutor(cpu_count() or 1) as pool:
             if in_memory:
@@ -70,7 +61,7 @@ class ClipStore:
     @property
     def skipped(self) -> int:
         """Number of files that could not be read so far."""
-        return int(self._bad.sum())
+        return len(self._broken)
 
     def read(self, clip: int, start: int, frames: int) -> Float32[ndarray, "channel time"]:
         """`frames` samples of a clip from sample `start`; fewer if the clip ends before.
@@ -85,7 +76,7 @@ class ClipStore:
         try:
             return self._read_file(self.paths[clip], start, frames)
         except (MediaError, soundfile.LibsndfileError, OSError) as error:
-            self._skip(clip, error)
+            self._broken.add(clip, error, self.paths[clip])
             raise MediaError(self.paths[clip], "cannot be read any more", "restore it") from error
 
     def _decode(self, clip: int) -> ndarray:
@@ -93,7 +84,7 @@ class ClipStore:
             samples, _ = read_audio(self.paths[clip], self.sample_rate, mono=self.channels == 1)
             samples = self._with_channels(samples)
         except MediaError as error:
-            self._skip(clip, error)
+            self._broken.add(clip, error, self.paths[clip])
             return np.zeros((self.channels, 0), np.int16)
         return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
@@ -105,7 +96,7 @@ class ClipStore:
                     frames = sum(block.shape[1] for block in file.blocks())
                 return round(frames * self.sample_rate / file.rate)
         except MediaError as error:
-            self._skip(clip, error)
+            self._broken.add(clip, error, self.paths[clip])
             return 0
 
     def _read_file(self, path: Path, start: int, frames: int) -> ndarray:
@@ -130,9 +121,3 @@ class ClipStore:
         if samples.shape[0] < self.channels:
             samples = np.repeat(samples[:1], self.channels, axis=0)
         return samples[: self.channels]
-
-    def _skip(self, clip: int, error: Exception) -> None:
-        if self._bad[clip]:
-            return
-        self._bad[clip] = 1
-        _log.warning("skipping %s (%d skipped so far): %s", self.paths[clip], self.skipped, error)

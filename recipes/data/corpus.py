@@ -1,8 +1,6 @@
 """The data module that every corpus of recordings shares: random crops to train on, whole clips to validate on."""
 
-import hashlib
 from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,16 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from zoo.recipes.data.clips import ClipStore
 from zoo.recipes.data.crops import CropConfig, CropSource
+from zoo.recipes.data.files import FileList, in_turns
 from zoo.recipes.data.stream import StreamDataModule
-
-
-@dataclass(frozen=True)
-class ClipList:
-    """Audio files, and for each the folder (as a rule the speaker) that it belongs to; all lie below `root`."""
-
-    root: Path
-    paths: list[Path]
-    folders: list[str]
 
 
 class AudioCorpus(StreamDataModule):
@@ -66,14 +56,15 @@ class AudioCorpus(StreamDataModule):
         self._valid: WholeClips | None = None
 
     @abstractmethod
-    def find_clips(self) -> tuple[ClipList, ClipList]:
+    def find_clips(self) -> tuple[FileList, FileList]:
         """The files to train on and the files to validate on."""
 
     def setup(self, stage: str) -> None:
         """Find the files and, with the memory cache, decode them."""
         train, valid = self.find_clips()
         if self._valid is None:
-            chosen = in_turns(valid.paths, valid.folders, self.valid_clips)
+            places = in_turns([path.as_posix() for path in valid.paths], valid.folders, self.valid_clips)
+            chosen = [valid.paths[place] for place in places]
             self._valid = WholeClips(self._store(chosen, in_memory=True), valid.root, self.valid_seconds)
         if stage == "fit" and self._train is None:
             store = self._store(train.paths, in_memory=self.cache == "memory")
@@ -113,15 +104,3 @@ class WholeClips(Dataset):
         clip = int(self._readable[place])
         audio = torch.from_numpy(self.store.read(clip, 0, self._longest))[None]
         return {"audio": audio, "names": [self.store.paths[clip].relative_to(self._root).as_posix()]}
-
-
-def in_turns(paths: list[Path], folders: list[str], most: int) -> list[Path]:
-    """At most `most` paths: one of each folder in turn, within a folder in the order of the SHA-256 of their names."""
-    queues: dict[str, list[Path]] = {}
-    for path, folder in zip(paths, folders, strict=True):
-        queues.setdefault(folder, []).append(path)
-    for queue in queues.values():
-        queue.sort(key=lambda path: hashlib.sha256(path.name.encode()).digest())
-    rounds = max(len(queue) for queue in queues.values())
-    turns = [queue[k] for k in range(rounds) for _, queue in sorted(queues.items()) if k < len(queue)]
-    return turns[:most]

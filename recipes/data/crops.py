@@ -1,6 +1,5 @@
 """Random training crops of a corpus: crop number i is a pure function of the seed, i and the readable files."""
 
-import fnmatch
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +10,10 @@ from numpy import ndarray
 from zoo.codecs.audio.io import MediaError
 from zoo.codecs.errors import UserError
 from zoo.recipes.data.clips import ClipStore
+from zoo.recipes.data.shares import Chooser, check_shares, probabilities
 
 _MOST_REDRAWS = 8  # a silent place is left for another this often; then the loudest so far is taken
-_MOST_FAILURES = 100  # so many files in a row that cannot be read mean that the corpus is gone
+MOST_FAILURES = 100  # so many files in a row that cannot be read mean that the corpus is gone
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class CropConfig:
     def __post_init__(self) -> None:
         if self.seconds <= 0:
             raise UserError(f"crops of {self.seconds} s; give a positive length")
-        if any(share < 0 for share in self.shares.values()) or sum(self.shares.values()) > 1 + 1e-9:
-            raise UserError(f"shares {self.shares} must not be negative nor add to more than 1")
+        check_shares(self.shares)
         if self.stretch_share > 0 and not (self.stretches and min(self.stretches) > 0.1):
             raise UserError(f"stretches {self.stretches}; give at least one factor, such as 1.2")
 
@@ -62,12 +61,12 @@ class CropSource:
         self.store = store
         self.config = config
         self.frames = round(config.seconds * store.sample_rate)
-        self._everywhere = _Chooser(np.arange(len(folders)), _probabilities(store.lengths, folders, config.shares))
+        self._everywhere = Chooser(np.arange(len(folders)), probabilities(store.lengths, folders, config.shares))
         clips_of: dict[str, list[int]] = {}
         for clip, folder in enumerate(folders):
             clips_of.setdefault(folder, []).append(clip)
         choosers = {
-            folder: _Chooser(np.array(clips), store.lengths[clips])
+            folder: Chooser(np.array(clips), store.lengths[clips])
             for folder, clips in clips_of.items()
             if store.lengths[clips].any()
         }
@@ -94,7 +93,7 @@ class CropSource:
         return self._with_gain(best, best_level, chance)
 
     def _draw(self, chance: np.random.Generator, frames: int) -> ndarray:
-        for _ in range(_MOST_FAILURES):
+        for _ in range(MOST_FAILURES):
             clip = self._everywhere.choose(chance)
             spare = int(self.store.lengths[clip]) - frames
             start = int(chance.integers(spare + 1)) if spare > 0 else 0
@@ -109,7 +108,7 @@ class CropSource:
                 failure = error
                 continue
             return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-        raise UserError(f"{_MOST_FAILURES} files in a row could not be read; is the corpus still there? ({failure})")
+        raise UserError(f"{MOST_FAILURES} files in a row could not be read; is the corpus still there? ({failure})")
 
     def _with_gain(self, crop: ndarray, level: float, chance: np.random.Generator) -> ndarray:
         gain_db = chance.uniform(*self.config.gain_db)
@@ -117,39 +116,6 @@ class CropSource:
             gain_db += self.config.level_db - level
         peak = float(np.abs(crop).max())
         return crop * np.float32(min(10 ** (gain_db / 20), 1 / max(peak, 1e-9)))
-
-
-class _Chooser:
-    """Chooses items with given weights, quickly."""
-
-    def __init__(self, items: ndarray, weights: ndarray) -> None:
-        self._items = items
-        self._cumulative = np.cumsum(weights / weights.sum())
-
-    def choose(self, chance: np.random.Generator) -> int:
-        # Clamped because rounding may leave the last sum a little under 1; side="right" never hits a weight of zero.
-        place = np.searchsorted(self._cumulative, chance.random(), side="right")
-        return int(self._items[min(place, len(self._items) - 1)])
-
-
-def _probabilities(lengths: ndarray, folders: list[str], shares: dict[str, float]) -> ndarray:
-    """Probability of each clip [clip]: the share of its folder's pattern, divided by seconds."""
-    patterns = list(shares)
-    matching = np.array(
-        [next((k for k, pattern in enumerate(patterns) if fnmatch.fnmatch(folder, pattern)), -1) for folder in folders]
-    )
-    probabilities = np.zeros(len(folders))
-    rest = 1.0 - sum(shares.values())
-    for k in range(-1, len(patterns)):
-        seconds = np.where(matching == k, lengths, 0)
-        share = rest if k < 0 else shares[patterns[k]]
-        if seconds.any():
-            probabilities += share * seconds / seconds.sum()
-        elif k >= 0:
-            raise UserError(f"no folder matches {patterns[k]!r} of shares; there are {', '.join(sorted(set(folders)))}")
-    if probabilities.sum() <= 0:
-        raise UserError(f"shares {shares} leave nothing to draw from")
-    return probabilities
 
 
 def _level_db(samples: ndarray) -> float:

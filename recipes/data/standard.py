@@ -10,7 +10,8 @@ from typing import Any
 import torchaudio
 
 from zoo.codecs.errors import UserError
-from zoo.recipes.data.corpus import AudioCorpus, ClipList
+from zoo.recipes.data.corpus import AudioCorpus
+from zoo.recipes.data.files import FileList
 
 
 class LibriTTS(AudioCorpus):
@@ -43,18 +44,18 @@ class LibriTTS(AudioCorpus):
         for subset in (*self.train_subsets, self.valid_subset):
             self._dataset(subset, self.download)
 
-    def find_clips(self) -> tuple[ClipList, ClipList]:
+    def find_clips(self) -> tuple[FileList, FileList]:
         """The files of the subsets."""
         return self._clips(self.train_subsets), self._clips((self.valid_subset,))
 
-    def _clips(self, subsets: tuple[str, ...]) -> ClipList:
+    def _clips(self, subsets: tuple[str, ...]) -> FileList:
         paths, speakers = [], []
         for subset in subsets:
             for utterance in self._dataset(subset, download=False)._walker:  # speaker_chapter_segment_utterance
                 speaker, chapter, *_ = utterance.split("_")
                 paths.append(self.root / "LibriTTS" / subset / speaker / chapter / f"{utterance}.wav")
                 speakers.append(speaker)
-        return _nonempty(ClipList(self.root, paths, speakers), f"LibriTTS {', '.join(subsets)}")
+        return _nonempty(FileList(self.root, paths, speakers), f"LibriTTS {', '.join(subsets)}")
 
     def _dataset(self, subset: str, download: bool) -> torchaudio.datasets.LIBRITTS:
         if download:
@@ -94,10 +95,10 @@ class VCTK(AudioCorpus):
         """Fetch the corpus if it is missing and we may; runs in one process only."""
         self._dataset(self.download)
 
-    def find_clips(self) -> tuple[ClipList, ClipList]:
+    def find_clips(self) -> tuple[FileList, FileList]:
         """The files of the training speakers and of the validation speakers."""
         audio = self.root / "VCTK-Corpus-0.92" / "wav48_silence_trimmed"
-        train, valid = ClipList(audio, [], []), ClipList(audio, [], [])
+        train, valid = FileList(audio, [], []), FileList(audio, [], [])
         for speaker, utterance in self._dataset(download=False)._sample_ids:
             chosen = valid if speaker in self.valid_speakers else train
             chosen.paths.append(audio / speaker / f"{speaker}_{utterance}_{self.microphone}.flac")
@@ -117,7 +118,7 @@ def _missing(root: Path, corpus: str) -> UserError:
     return UserError(f"{root}: {corpus} is not there; unpack it there or set download: true")
 
 
-def _nonempty(clips: ClipList, what: str) -> ClipList:
+def _nonempty(clips: FileList, what: str) -> FileList:
     if not clips.paths:
         raise UserError(f"{clips.root}: no files of {what}; is the corpus complete?")
     return clips

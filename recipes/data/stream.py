@@ -15,23 +15,26 @@ from torch.utils.data import DataLoader, IterableDataset
 class Source(Protocol):
     """Whatever can make the crop of any number, always the same one for the same number."""
 
-    def crop(self, index: int) -> Float32[ndarray, "channel time"]:
+    def crop(self, index: int) -> Float32[ndarray, "channel *space"]:
         """Crop number `index`."""
 
 
 class CropStream(IterableDataset):
-    """Batches `{"audio": float32 [batch, channel, time]}` from the stream, shared among ranks and worker processes.
+    """Batches of crops from the stream under the key `media` ("audio" or "image"), shared among ranks and workers.
 
     Batch b of rank r holds the crops `start + (b * batch_size + k) * ranks + r`; the order does not depend on the
     number of workers.
     """
 
-    def __init__(self, source: Source, batch_size: int, batches: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self, source: Source, batch_size: int, batches: int, rank: int = 0, ranks: int = 1, media: str = "audio"
+    ) -> None:
         self.source = source
         self.batch_size = batch_size
         self.batches = batches
         self.rank = rank
         self.ranks = ranks
+        self.media = media
         self.start = 0
 
     def __len__(self) -> int:
@@ -43,7 +46,7 @@ class CropStream(IterableDataset):
         for batch in range(first, self.batches, step):
             numbers = self.start + (batch * self.batch_size + np.arange(self.batch_size)) * self.ranks + self.rank
             crops = [self.source.crop(int(number)) for number in numbers]
-            yield {"audio": torch.from_numpy(np.stack(crops))}
+            yield {self.media: torch.from_numpy(np.stack(crops))}
 
 
 class ResumableLoader(DataLoader):
@@ -59,7 +62,7 @@ class ResumableLoader(DataLoader):
         self.dataset.start = self.consumed
         for batch in super().__iter__():
             # Counted before the batch is handed out: a checkpoint written while it is in use must contain it.
-            self.consumed += batch["audio"].shape[0] * self.dataset.ranks
+            self.consumed += batch[self.dataset.media].shape[0] * self.dataset.ranks
             yield batch
 
     def state_dict(self) -> dict[str, int]:
@@ -76,11 +79,16 @@ class StreamDataModule(lightning.LightningDataModule, ABC):
 
     Lightning restores a loader by itself only in the middle of an epoch; the module's own state covers its end too.
 
+    Attributes:
+        media: Key of a batch's crops.
+
     Args:
         batch_size: Crops in a batch, on each device.
         epoch_batches: Batches that make an epoch, on each device.
         workers: Worker processes; the crops are the same for any number.
     """
+
+    media = "audio"
 
     def __init__(self, batch_size: int, epoch_batches: int, workers: int) -> None:
         super().__init__()
@@ -97,7 +105,7 @@ class StreamDataModule(lightning.LightningDataModule, ABC):
     def train_dataloader(self) -> ResumableLoader:
         """The stream of crops, from where training stopped."""
         rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        stream = CropStream(self.train_source(), self.batch_size, self.epoch_batches, rank, ranks)
+        stream = CropStream(self.train_source(), self.batch_size, self.epoch_batches, rank, ranks, self.media)
         self._loader = ResumableLoader(stream, self._consumed, self.workers)
         return self._loader
 
