@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -44,6 +45,28 @@ class Quantized:
     usage: Usage
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Codes of latents for each number of codebooks from none to all, and how far off they are.
+
+    Attributes:
+        codes: `codes[k]` are those of `k` codebooks, int64 `[batch, k, *grid]`; those of fewer codebooks are its
+            first ones only if they were found one level after the other.
+        errors: float32: squared distance of each latent to the sum of the codewords of `k` codebooks, its squared norm
+            for `k` = 0; in the space where the codewords are.
+    """
+
+    codes: list[Int[Tensor, "batch k *grid"]]
+    errors: Float[Tensor, "batch levels *grid"]
+
+    def at(self, depth: Int[Tensor, "batch *grid"]) -> Int[Tensor, "batch codebook *grid"]:
+        """Codes of so many codebooks of each cell, -1 behind them."""
+        chosen = torch.full_like(self.codes[-1], -1)
+        for k, codes in enumerate(self.codes):
+            chosen[:, :k] = torch.where((depth == k)[:, None], codes, chosen[:, :k])
+        return chosen
+
+
 class Quantizer(nn.Module, ABC):
     """Latents `[batch, dim, *grid]` to codes `[batch, codebook, *grid]` and back; a single codebook has `codebook` = 1.
 
@@ -67,3 +90,14 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, codes: Int[Tensor, "batch codebook *grid"]) -> Float[Tensor, "batch dim *grid"]:
         """Latents of the codes of the first so many codebooks; code -1 adds nothing."""
+
+    def paths(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1) -> Paths:
+        """Codes of the first 1, 2, ... `n` codebooks, each found by a search that keeps `beam` sums of codewords.
+
+        Raises:
+            ValueError: `n` or `beam` out of range, or this is no residual quantizer.
+        """
+        raise ValueError(
+            f"{type(self).__name__} is no residual quantizer: its codes can be neither searched with a beam nor left"
+            " out cell by cell; use beam=1 and one number of codebooks"
+        )

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.codecs.quantizers.base import Quantized, Quantizer, Usage
+from zoo.codecs.quantizers.base import Paths, Quantized, Quantizer, Usage
 from zoo.codecs.quantizers.draws import draw_counts
 from zoo.codecs.quantizers.levels import check_codebooks, first_codebooks, used_levels
 from zoo.codecs.quantizers.residual import ResidualVectorQuantizer
@@ -66,15 +66,34 @@ class GroupedResidualVectorQuantizer(Quantizer):
             _interleave([output.usage for output in outputs]),
         )
 
-    def encode(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None) -> Int[Tensor, "batch codebook *grid"]:
-        """See `Quantizer.encode`."""
+    def encode(
+        self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1
+    ) -> Int[Tensor, "batch codebook *grid"]:
+        """See `Quantizer.encode`; a `beam` above 1 searches in each group by itself."""
         n = first_codebooks(n, len(self.codebook_sizes))
         slices = self._slices(z)
         used = [self._levels_of(index, n) for index in range(len(self.groups))]
         codes = [
-            group.encode(part, levels) for group, part, levels in zip(self.groups, slices, used, strict=True) if levels
+            group.encode(part, levels, beam)
+            for group, part, levels in zip(self.groups, slices, used, strict=True)
+            if levels
         ]
-        return torch.stack([codes[index % len(self.groups)][:, index // len(self.groups)] for index in range(n)], dim=1)
+        return _in_turn(codes, n)
+
+    def paths(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1) -> Paths:
+        """See `Quantizer.paths`; the search is in each group by itself."""
+        n = first_codebooks(n, len(self.codebook_sizes))
+        parts = [
+            group.paths(part, max(1, self._levels_of(index, n)), beam)
+            for index, (group, part) in enumerate(zip(self.groups, self._slices(z), strict=True))
+        ]
+        codes, errors = [], []
+        for k in range(n + 1):
+            used = [self._levels_of(index, k) for index in range(len(parts))]
+            chosen = [part.codes[levels] for part, levels in zip(parts, used, strict=True)]
+            codes.append(_in_turn(chosen, k) if k else chosen[0])
+            errors.append(sum(part.errors[:, levels] for part, levels in zip(parts, used, strict=True)))
+        return Paths(codes, torch.stack(errors, dim=1))
 
     def decode(self, codes: Int[Tensor, "batch codebook *grid"]) -> Float[Tensor, "batch dim *grid"]:
         """See `Quantizer.decode`."""
@@ -95,6 +114,11 @@ class GroupedResidualVectorQuantizer(Quantizer):
     def _levels_of(self, group: int, n: Tensor | int) -> Tensor | int:
         """How many levels of a group are among the first `n` codebooks."""
         return (n - group + len(self.groups) - 1) // len(self.groups)
+
+
+def _in_turn(codes: list[Tensor], n: int) -> Int[Tensor, "batch n *grid"]:
+    """The first `n` codebooks in order, of codes `[batch, level, *grid]` of each group."""
+    return torch.stack([codes[index % len(codes)][:, index // len(codes)] for index in range(n)], dim=1)
 
 
 def _interleave(usages: list[Usage]) -> Usage:

@@ -201,7 +201,7 @@ def flatten(z: Float[Tensor, "batch dim *grid"], dim: int) -> Float[Tensor, "vec
 
 def unflatten(x: Float[Tensor, "vector dim"], z: Float[Tensor, "batch dim *grid"]) -> Float[Tensor, "batch dim *grid"]:
     """Vectors back on the grid of `z`."""
-    return x.view(z.shape[0], *z.shape[2:], -1).movedim(-1, 1)
+    return x.view(z.shape[0], *z.shape[2:], x.shape[1]).movedim(-1, 1)
 
 
 def stack_codes(

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.codecs.quantizers.base import Quantized, Quantizer
+from zoo.codecs.quantizers.base import Paths, Quantized, Quantizer
 from zoo.codecs.quantizers.levels import flatten, unflatten
 
 
@@ -41,6 +41,11 @@ class ProjectedQuantizer(Quantizer):
         """See `Quantizer.encode`."""
         with torch.no_grad():
             return self.inner.encode(self._enter(z), n)
+
+    def paths(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1) -> Paths:
+        """See `Quantizer.paths`; errors are those of projected latents."""
+        with torch.no_grad():
+            return self.inner.paths(self._enter(z), n, beam)
 
     def decode(self, codes: Int[Tensor, "batch codebook *grid"]) -> Float[Tensor, "batch dim *grid"]:
         """See `Quantizer.decode`."""

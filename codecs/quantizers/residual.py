@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.codecs.quantizers.base import Quantized, Quantizer
+from zoo.codecs.quantizers.base import Paths, Quantized, Quantizer
 from zoo.codecs.quantizers.draws import draw_counts
 from zoo.codecs.quantizers.kmeans import KMeansStart
 from zoo.codecs.quantizers.levels import Level, decode_levels, encode_levels, forward_levels
 from zoo.codecs.quantizers.rotation import Gradient
+from zoo.codecs.quantizers.search import search_levels
 from zoo.codecs.quantizers.vector import VectorQuantizer
 
 
@@ -68,9 +69,17 @@ class ResidualVectorQuantizer(Quantizer):
             self.steps += 1
         return forward_levels(self.stack, z, n, self.start)
 
-    def encode(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None) -> Int[Tensor, "batch codebook *grid"]:
-        """See `Quantizer.encode`."""
-        return encode_levels(self.stack, z, n)
+    def encode(
+        self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1
+    ) -> Int[Tensor, "batch codebook *grid"]:
+        """See `Quantizer.encode`. A `beam` above 1 finds nearer codes, whose first are not those of fewer levels."""
+        if beam == 1:
+            return encode_levels(self.stack, z, n)
+        return search_levels(self.stack, z, n, beam).codes[-1]
+
+    def paths(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1) -> Paths:
+        """See `Quantizer.paths`."""
+        return search_levels(self.stack, z, n, beam)
 
     def decode(self, codes: Int[Tensor, "batch codebook *grid"]) -> Float[Tensor, "batch dim *grid"]:
         """See `Quantizer.decode`."""

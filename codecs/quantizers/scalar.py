@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.codecs.quantizers.base import Quantized
+from zoo.codecs.quantizers.base import Paths, Quantized
 from zoo.codecs.quantizers.levels import Level, LevelOutput, flatten, mean_square, unflatten
 from zoo.codecs.quantizers.residual import ResidualVectorQuantizer
 from zoo.codecs.quantizers.rotation import carry
@@ -21,10 +21,11 @@ MARGIN = 1e-3  # so much further than its last value does a dimension reach, as 
 class ScalarQuantizer(Level):
     """An implicit codebook: the grid of `levels[i]` values in dimension `i`, within [-1, 1].
 
-    There are two grids. That of Mentzer et al. 2023, "Finite Scalar Quantization: VQ-VAE Made Simple", rounds `tanh` of a latent to whole numbers around 0 and divides by `levels // 2`:
-    an even number of levels has one value more below 0 than above. The symmetric one clips latents to [-1, 1] and has
-    its outermost values there. The first dimension is the lowest digit of a code. There is nothing to learn and no
-    loss; the gradient goes straight through the rounding, but not through the bound.
+    There are two grids. That of Mentzer et al. 2023, "Finite Scalar Quantization: VQ-VAE Made Simple", rounds `tanh`
+    of a latent to whole numbers around 0 and divides by `levels // 2`: an even number of levels has one value more
+    below 0 than above. The symmetric one clips latents to [-1, 1] and has its outermost values there. The first
+    dimension is the lowest digit of a code. There is nothing to learn and no loss; the gradient goes straight through
+    the rounding, but not through the bound.
 
     Args:
         levels: Number of values of each dimension, at least 3 (symmetric: 2).
@@ -109,9 +110,15 @@ class ResidualScalarQuantizer(ResidualVectorQuantizer):
         output = super().forward(self._squeeze(z), n)
         return replace(output, z_q=output.z_q.to(z.dtype))
 
-    def encode(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None) -> Int[Tensor, "batch codebook *grid"]:
-        """See `Quantizer.encode`."""
-        return super().encode(self._squeeze(z), n)
+    def encode(
+        self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1
+    ) -> Int[Tensor, "batch codebook *grid"]:
+        """See `ResidualVectorQuantizer.encode`."""
+        return super().encode(self._squeeze(z), n, beam)
+
+    def paths(self, z: Float[Tensor, "batch dim *grid"], n: int | None = None, beam: int = 1) -> Paths:
+        """See `Quantizer.paths`; errors are those of squeezed latents."""
+        return super().paths(self._squeeze(z), n, beam)
 
     def _squeeze(self, z: Float[Tensor, "batch dim *grid"]) -> Float[Tensor, "batch dim *grid"]:
         with torch.autocast(z.device.type, enabled=False):
