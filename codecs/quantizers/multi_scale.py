@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import accumulate, islice
 from math import prod
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -73,7 +73,7 @@ class MultiScaleVectorQuantizer(Quantizer):
         self.commitment_weight, self.codebook_weight = commitment_weight, codebook_weight
         self.gradient = known(gradient)
         self.embedding = nn.Embedding(size, dim)
-        self.quant_resi = SharedPhis(dim, phis, phi_weight)
+        self.quant_resi = SharedPhis(dim, phis, phi_weight, len(scales))
 
     def shapes(self, grid: Grid | None = None) -> list[Grid]:
         """Rows and columns of each scale over latents of that height and width (default: `scales[-1]` both)."""
@@ -177,7 +177,7 @@ class MultiScaleVectorQuantizer(Quantizer):
         codewords = rearrange(codewords, "batch row column dim -> batch dim row column")
         if found.shape[1:] != grid:
             codewords = functional.interpolate(codewords, grid, mode="bicubic")
-        return self.quant_resi(codewords, scale / max(1, len(self.scales) - 1))
+        return self.quant_resi(codewords, scale)
 
     def _latents(self, z: Float[Tensor, "batch dim row column"]) -> Float[Tensor, "batch dim row column"]:
         if z.ndim != 4 or z.shape[1] != self.dim:
@@ -190,26 +190,33 @@ class MultiScaleVectorQuantizer(Quantizer):
 class SharedPhis(nn.Module):
     """A few 3 x 3 convolutions, of which a scale takes the one whose place among them is nearest to its own.
 
-    Scales lie at 0 (coarsest) .. 1 (finest); the convolutions at equal steps, symmetric around the middle, with the
-    first one `1 / (2 phis)` from the edge. (Four of them: `1 / 12`, as trained weights have it.)
+    Scales lie at equal steps from 0 (coarsest) to 1 (finest); so do the convolutions, but with the outer ones
+    `1 / (2 phis)` from the ends. (Four: `1 / 12`, as trained weights have it.) If two are equally near it is the finer
+    one: that is how rounding decided it for the trained weights.
 
     Args:
         dim: Channels.
         phis: Number of convolutions.
         weight: Share of the convolution in the output, the rest is the input.
+        scales: Number of scales.
     """
 
-    def __init__(self, dim: int, phis: int, weight: float):
+    def __init__(self, dim: int, phis: int, weight: float, scales: int):
         super().__init__()
         if phis < 1:
             raise ValueError(f"phis must be at least 1, got {phis}")
         self.weight = weight
         self.qresi_ls = nn.ModuleList(nn.Conv2d(dim, dim, 3, padding=1) for _ in range(phis))
-        edge = 1 / 12 if phis == 4 else 1 / (2 * phis)
-        self.places = np.linspace(edge, 1 - edge, phis)
+        edge = Fraction(1, 12 if phis == 4 else 2 * phis)
+        places = [edge + (1 - 2 * edge) * Fraction(index, max(1, phis - 1)) for index in range(phis)]
+        self.chosen = [
+            min(range(phis), key=lambda index: (abs(places[index] - Fraction(scale, max(1, scales - 1))), -index))
+            for scale in range(scales)
+        ]
 
-    def forward(self, x: Float[Tensor, "batch dim row column"], place: float) -> Float[Tensor, "batch dim row column"]:
-        phi = self.qresi_ls[int(np.abs(self.places - place).argmin())]
+    def forward(self, x: Float[Tensor, "batch dim row column"], scale: int) -> Float[Tensor, "batch dim row column"]:
+        """What a scale adds, given its codewords on the full grid; in float32."""
+        phi = self.qresi_ls[self.chosen[scale]]
         convolved = functional.conv2d(x, phi.weight.float(), phi.bias.float(), padding=1)
         return (1 - self.weight) * x + self.weight * convolved
 
