@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -158,7 +158,137 @@ def _upsampling(ratio: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tenso
     return into, back
 
 
+@dataclass(frozen=True)
+class VQGANNames:
+    """What a format of the VQGAN family calls the layers of its networks; the defaults are what we call them.
+
+    Attributes:
+        down, up: Stages of encoder and decoder, by `{level}`.
+        up_from_coarse: Decoder stages are numbered as they run, not by resolution.
+        block, attention: Of a stage, by `{index}`.
+        downsample, upsample: Of a stage.
+        middle: The two blocks in the middle, with the attention between them.
+        norm_out: Last norm.
+        shortcut: A residual block's 1 x 1 convolution.
+        attention_layers: Norm, query, key, value and output of attention; or, of three layers, the second is the fusion
+            of query, key and value.
+        linear: Attention has matrices in place of 1 x 1 convolutions.
+    """
+
+    down: str = "down.{level}"
+    up: str = "up.{level}"
+    up_from_coarse: bool = False
+    block: str = "block.{index}"
+    attention: str = "attn.{index}"
+    downsample: str = "downsample"
+    upsample: str = "upsample"
+    middle: tuple[str, str, str] = ("mid.block_1", "mid.attn_1", "mid.block_2")
+    norm_out: str = "norm_out"
+    shortcut: str = "nin_shortcut"
+    attention_layers: tuple[str, ...] = ("norm", "q", "k", "v", "proj_out")
+    linear: bool = False
+
+
+OURS = VQGANNames()  # and those of taming-transformers and of transformers' Chameleon
+JANUS = VQGANNames(up_from_coarse=True)
+VAR = VQGANNames(attention_layers=("norm", "qkv", "proj_out"))
+LLAMAGEN = VQGANNames(
+    down="conv_blocks.{level}",
+    up="conv_blocks.{level}",
+    up_from_coarse=True,
+    block="res.{index}",
+    middle=("mid.0", "mid.1", "mid.2"),
+)
+DIFFUSERS = VQGANNames(
+    down="down_blocks.{level}",
+    up="up_blocks.{level}",
+    up_from_coarse=True,
+    block="resnets.{index}",
+    attention="attentions.{index}",
+    downsample="downsamplers.0",
+    upsample="upsamplers.0",
+    middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+    norm_out="conv_norm_out",
+    shortcut="conv_shortcut",
+    attention_layers=("group_norm", "to_q", "to_k", "to_v", "to_out.0"),
+    linear=True,
+)
+
+
+CODEBOOK = (Rule(("quantize.embedding.weight",), ("quantizer.embedding",)),)
+
+
+def vqgan(levels: int, names: VQGANNames = OURS, quantizer: tuple[Rule, ...] = CODEBOOK) -> KeyMap:
+    """A VQGAN of so many resolutions to a `VQGAN` whose codebook is "sphere" or "learned"."""
+    rules = [*quantizer, *_layer("quant_conv", "quant_conv"), *_layer("post_quant_conv", "post_quant_conv")]
+    for half in ("encoder.", "decoder."):
+        for theirs, ours in (("conv_in", "conv_in"), ("conv_out", "conv_out"), (names.norm_out, "norm_out")):
+            rules += _layer(half + theirs, half + ours)
+        for part, (theirs, ours) in enumerate(zip(names.middle, OURS.middle, strict=True)):
+            rules += (_attention if part == 1 else _residual)(half + theirs, half + ours, names)
+    for level in range(levels):
+        number = levels - 1 - level if names.up_from_coarse else level
+        encoder = "encoder." + names.down.format(level=level) + ".", f"encoder.down.{level}."
+        decoder = "decoder." + names.up.format(level=number) + ".", f"decoder.up.{level}."
+        rules += _layer(encoder[0] + names.downsample + ".conv", encoder[1] + "downsample.conv")
+        rules += _layer(decoder[0] + names.upsample + ".conv", decoder[1] + "upsample.conv")
+        for theirs, ours in (encoder, decoder):
+            rules += _residual(theirs + names.block, ours + OURS.block, names)
+            rules += _attention(theirs + names.attention, ours + OURS.attention, names)
+    return KeyMap(tuple(rules))
+
+
+def var_vqvae(levels: int, scales: int) -> KeyMap:
+    """VAR's tokenizer to a `MultiScaleVQVAE`; how often each code was hit is left behind, and written as zeros."""
+    codebook = Rule(
+        ("quantize.embedding.weight", "quantize.ema_vocab_hit_SV"),
+        ("quantizer.embedding.weight",),
+        lambda embedding, hits: (embedding,),
+        lambda embedding: (embedding, torch.zeros(scales, len(embedding))),
+    )
+    phis = "quant_resi.qresi_ls.{index}"
+    return vqgan(levels, VAR, (codebook, *_layer("quantize." + phis, "quantizer." + phis)))
+
+
+def _layer(theirs: str, ours: str) -> list[Rule]:
+    return [Rule((f"{theirs}.{part}",), (f"{ours}.{part}",)) for part in ("weight", "bias")]
+
+
+def _residual(theirs: str, ours: str, names: VQGANNames) -> list[Rule]:
+    layers = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {names.shortcut: OURS.shortcut}
+    return [rule for name, our_name in layers.items() for rule in _layer(f"{theirs}.{name}", f"{ours}.{our_name}")]
+
+
+def _attention(theirs: str, ours: str, names: VQGANNames) -> list[Rule]:
+    ours_norm, *ours_inner, ours_out = (f"{ours}.{name}" for name in OURS.attention_layers)
+    norm, *inner, out = (f"{theirs}.{name}" for name in names.attention_layers)
+    rules = [*_layer(norm, ours_norm), *_layer(out, ours_out)]
+    if len(inner) == 1:
+        for part in ("weight", "bias"):
+            three = tuple(f"{name}.{part}" for name in ours_inner)
+            rules.append(Rule((f"{inner[0]}.{part}",), three, lambda w: w.chunk(3), lambda *w: (torch.cat(w),)))
+    else:
+        rules += [rule for pair in zip(inner, ours_inner, strict=True) for rule in _layer(*pair)]
+    if names.linear:
+        kernels = {f"{layer}.weight" for layer in (*inner, out)}
+        rules = [replace(r, read=_pointwise, write=_matrix) if r.theirs[0] in kernels else r for r in rules]
+    return rules
+
+
+def _pointwise(matrix: Tensor) -> tuple[Tensor]:
+    """[out, in] -> [out, in, 1, 1]"""
+    return (matrix[..., None, None],)
+
+
+def _matrix(kernel: Tensor) -> tuple[Tensor]:
+    return (kernel[..., 0, 0],)
+
+
 KEYMAPS = {
     "encodec-24khz": encodec((8, 5, 4, 2)),
     "encodec-48khz": encodec((8, 5, 4, 2), weight_norm=False),
+    "llamagen-f16": vqgan(5, LLAMAGEN),
+    "llamagen-f8": vqgan(4, LLAMAGEN),
+    "taming-f16": vqgan(5),
+    "var-vqvae": var_vqvae(5, scales=10),
 }

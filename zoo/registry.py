@@ -27,6 +27,8 @@ ARCHITECTURES = {
     "cosmos": "zoo.codecs.image.cosmos:Cosmos",
     "titok": "zoo.codecs.image.titok:TiTok",
     "vit-vqgan": "zoo.codecs.image.vit_vqgan:ViTVQGAN",
+    "rqvae": "zoo.codecs.image.rqvae:RQVAE",
+    "var-vqvae": "zoo.codecs.image.multi_scale:MultiScaleVQVAE",
 }
 
 

@@ -37,6 +37,13 @@ TINY = {
     "vit-vqgan": {
         "plain": dict(patch=4, encoder=SMALL_TRANSFORMER, decoder=SMALL_TRANSFORMER, code_dim=6, codebook_size=64),
     },
+    "rqvae": {
+        "shared": SMALL_VQGAN | dict(codebooks=3),
+        "separate": SMALL_VQGAN | dict(codebooks=3, shared=False, kmeans_vectors=1000),
+    },
+    "var-vqvae": {
+        "plain": SMALL_VQGAN | dict(quant_kernel=3, scales=(1, 2, 3, 5)),
+    },
 }
 
 
