@@ -1,6 +1,7 @@
 """How fast our codecs are beside other implementations: same weights, clip and threads, interleaved in one process.
 
 python -m zoo.bench codecs --json out.json
+python -m zoo.bench quantizers --json out.json
 """
 
 from __future__ import annotations
@@ -195,18 +196,8 @@ class Contest:
             "load_average": os.getloadavg()[0],
         }
         for name, runs in self.tasks().items():
-            for run in runs:  # warm up
-                run()
-            times: list[list[tuple[float, float]]] = [[], []]
-            for _ in range(repeats):
-                for run, found in zip(runs, times, strict=True):
-                    found.append(_timed(run, self.clip.device))
-            wall, cpu = ([statistics.median(pair[kind] for pair in found) for found in times] for kind in (0, 1))
-            row[name] = {
-                "transformers": {"wall": wall[0], "cpu": cpu[0]},
-                "ours": {"wall": wall[1], "cpu": cpu[1], "realtime_factor": self._seconds / wall[1]},
-                "ratio": {"wall": wall[0] / wall[1], "cpu": cpu[0] / cpu[1]},
-            }
+            row[name] = compare(runs, ("transformers", "ours"), repeats, self.clip.device)
+            row[name]["ours"]["realtime_factor"] = self._seconds / row[name]["ours"]["wall"]
         row["layers"] = self._profile(repeats)
         return row
 
@@ -227,6 +218,24 @@ class Contest:
             {"layer": name, "kind": kind, "transformers": times[0][name], "ours": times[1][name]}
             for name, kind in names.items()
         ]
+
+
+def compare(
+    runs: tuple[Callable[[], Any], Callable[[], Any]], names: tuple[str, str], repeats: int, device: torch.device
+) -> dict[str, dict[str, float]]:
+    """Median wall and CPU seconds of two ways to do the same, which take turns, and their ratio."""
+    for run in runs:  # warm up
+        run()
+    times: list[list[tuple[float, float]]] = [[], []]
+    for _ in range(repeats):
+        for run, found in zip(runs, times, strict=True):
+            found.append(_timed(run, device))
+    medians = [
+        {kind: statistics.median(pair[index] for pair in found) for index, kind in enumerate(("wall", "cpu"))}
+        for found in times
+    ]
+    ratio = {kind: medians[0][kind] / medians[1][kind] for kind in ("wall", "cpu")}
+    return dict(zip(names, medians, strict=True)) | {"ratio": ratio}
 
 
 def _layer_times(model: nn.Module, runs: list[Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -322,13 +331,18 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _main() -> None:
     parser = ArgumentParser("python -m zoo.bench", description=__doc__)
-    parser.add_argument("what", choices=["codecs"])
+    parser.add_argument("what", choices=["codecs", "quantizers"])
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=7)
     chosen = parser.parse_args()
-    bench_codecs(chosen.json, chosen.device, chosen.seed, repeats=chosen.repeats)
+    if chosen.what == "codecs":
+        bench_codecs(chosen.json, chosen.device, chosen.seed, repeats=chosen.repeats)
+    else:
+        from zoo.bench_quantizers import bench_quantizers
+
+        bench_quantizers(chosen.json, chosen.device, chosen.seed, repeats=chosen.repeats)
 
 
 if __name__ == "__main__":
