@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,12 @@ def show_clip(board: Any, name: str, media: Tensor, rate: int, step: int) -> Non
     decibels = 20 * spectrum.clamp(min=1e-5).log10()
     picture = ((decibels - decibels.max()) / 80 + 1).clamp(0, 1).flip(1)
     board.add_image(name, picture, step)
+
+
+def show_pictures(board: Any, name: str, media: Mapping[str, Tensor], step: int) -> None:
+    """Give TensorBoard one picture and its reconstructions side by side."""
+    row = [pictures[0].detach().float().cpu().clamp(0, 1) for pictures in media.values()]
+    board.add_image(name, torch.cat(row, dim=2), step)
 
 
 def _brief(values: dict[str, float]) -> list[str]:

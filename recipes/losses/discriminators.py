@@ -57,10 +57,10 @@ class STFTDiscriminator(nn.Module):
         super().__init__()
         self.size = size
         self.register_buffer("window", torch.hann_window(size), persistent=False)
-        layers = [_conv2d(2 * channels, width, (3, 9))]
-        layers += [_conv2d(width, width, (3, 9), stride=(1, 2), dilation=(step, 1)) for step in (1, 2, 4)]
-        layers += [_conv2d(width, width, (3, 3))]
-        self.layers, self.head = nn.ModuleList(layers), _conv2d(width, 1, (3, 3))
+        layers = [weighted_conv2d(2 * channels, width, (3, 9))]
+        layers += [weighted_conv2d(width, width, (3, 9), stride=(1, 2), dilation=(step, 1)) for step in (1, 2, 4)]
+        layers += [weighted_conv2d(width, width, (3, 3))]
+        self.layers, self.head = nn.ModuleList(layers), weighted_conv2d(width, 1, (3, 3))
 
     def forward(self, audio: Float[Tensor, "batch channel time"]) -> Verdict:
         with torch.autocast(audio.device.type, enabled=False):
@@ -69,7 +69,7 @@ class STFTDiscriminator(nn.Module):
                                   pad_mode="constant", return_complex=True)  # fmt: skip
         parts = torch.view_as_real(spectrum)
         x = rearrange(parts, "(b c) frequency frame part -> b (c part) frame frequency", c=audio.shape[1])
-        return _run(self.layers, self.head, x)
+        return run_layers(self.layers, self.head, x)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -79,24 +79,25 @@ class PeriodDiscriminator(nn.Module):
         super().__init__()
         self.period = period
         sizes = zip((channels, *widths), widths, strict=False)
-        layers = [_conv2d(fan_in, fan_out, (5, 1), stride=(3, 1)) for fan_in, fan_out in sizes]
-        layers.append(_conv2d(widths[-1], widths[-1], (5, 1)))
-        self.layers, self.head = nn.ModuleList(layers), _conv2d(widths[-1], 1, (3, 1))
+        layers = [weighted_conv2d(fan_in, fan_out, (5, 1), stride=(3, 1)) for fan_in, fan_out in sizes]
+        layers.append(weighted_conv2d(widths[-1], widths[-1], (5, 1)))
+        self.layers, self.head = nn.ModuleList(layers), weighted_conv2d(widths[-1], 1, (3, 1))
 
     def forward(self, audio: Float[Tensor, "batch channel time"]) -> Verdict:
         audio = pad(audio, (0, -audio.shape[-1] % self.period))
-        return _run(self.layers, self.head, rearrange(audio, "b c (t p) -> b c t p", p=self.period))
+        return run_layers(self.layers, self.head, rearrange(audio, "b c (t p) -> b c t p", p=self.period))
 
 
-def _conv2d(
+def weighted_conv2d(
     fan_in: int, fan_out: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), dilation=(1, 1)
 ) -> nn.Conv2d:
-    """Weight-normalised, padded so that only the stride changes the size."""
+    """Weight-normalised, padded so that only the stride changes the size (an even kernel without stride takes 1)."""
     padding = ((kernel[0] - 1) // 2 * dilation[0], (kernel[1] - 1) // 2 * dilation[1])
     return weight_norm(nn.Conv2d(fan_in, fan_out, kernel, stride, padding, dilation))
 
 
-def _run(layers: nn.ModuleList, head: nn.Module, x: Tensor) -> Verdict:
+def run_layers(layers: nn.ModuleList, head: nn.Module, x: Tensor) -> Verdict:
+    """Layers with leaky ReLU behind each, whose outputs are the features, and the head."""
     features = []
     for layer in layers:
         x = leaky_relu(layer(x), 0.2)
