@@ -43,8 +43,8 @@ def _mean_entropy(shares: Float[Tensor, "vector bit"]) -> Float[Tensor, ""]:
 def _joint(shares: Float[Tensor, "vector bit"]) -> Float[Tensor, "vector size"]:
     """Shares of all values of a few bits."""
     joint = shares.new_ones(len(shares), 1)
-    for share in shares.split(1, dim=1):
-        joint = torch.cat([joint * (1 - share), joint * share], dim=1)
+    for share in shares.unbind(dim=1):
+        joint = torch.cat([joint * (1 - share)[:, None], joint * share[:, None]], dim=1)
     return joint
 
 

@@ -7,7 +7,7 @@ import torch
 
 from zoo.codecs.quantizers import FactorizedVectorQuantizer, ResidualVectorQuantizer, VectorQuantizer, residual_vq
 from zoo.codecs.quantizers.draws import generator
-from zoo.codecs.quantizers.kmeans import kmeans, nearest
+from zoo.codecs.quantizers.kmeans import first_minimum, kmeans, nearest
 
 
 def test_kmeans_finds_separated_clusters():
@@ -90,3 +90,10 @@ def test_levels_with_a_start_of_their_own_are_refused():
 def test_kmeans_of_gradient_trained_codebooks_is_refused():
     with pytest.raises(ValueError, match="learns by gradients"):
         ResidualVectorQuantizer([FactorizedVectorQuantizer(16, 8)], kmeans_vectors=8)
+
+
+@pytest.mark.parametrize("columns", [1, 64, 100, 256, 1024])
+def test_first_minimum_is_the_lowest_index_of_the_least_value(columns):
+    x = torch.randint(8, (300, columns), generator=generator(0, 0)).float()  # few values: ties in every row
+    expected = [row.index(min(row)) for row in x.tolist()]
+    assert first_minimum(x).tolist() == expected
