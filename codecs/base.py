@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -11,8 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.codecs.quantizers.base import Usage
+from zoo.codecs.quantizers.base import Paths, Usage
 from zoo.codecs.streaming import Window, advance
+
+Search = Callable[[Tensor, Tensor], Tensor]
+"""Finds codes `[batch, codebook, *grid]` of latents `[batch, dim, *grid]` and of the media that these are of.
+
+The media are all signal, without padding, before any gain; in a pass over chunks, those of a window.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ class Tokens:
         scales: float32 `[batch]`, gain that `decode` multiplies onto the output; None if the codec has no gain.
         codec: Name of the codec that made them (`architecture.tag`), "" if it has none.
         weights: Hex digest of the weights that made them, "" if unknown.
-        depth: How many codebooks each cell or frame uses; None if all are in use everywhere.
+        depth: int64, how many codebooks each cell or frame uses, 0 outside the media; codes behind it are -1. None if
+            all are in use everywhere.
     """
 
     codes: Int[Tensor, "batch codebook *grid"]
@@ -92,8 +100,12 @@ class Tokens:
     depth: Int[Tensor, "batch *grid"] | None = None
 
     def first(self, codebooks: int) -> Tokens:
-        """The same tokens with the first `codebooks` codebooks only: a lower rate of the same media."""
-        return replace(self, codes=self.codes[:, :codebooks])
+        """The same tokens with the first `codebooks` codebooks only: a lower rate of the same media.
+
+        Codes that a beam found are a little better all together and worse in part: to use fewer, encode with fewer.
+        """
+        depth = None if self.depth is None else self.depth.clamp(max=codebooks)
+        return replace(self, codes=self.codes[:, :codebooks], depth=depth)
 
 
 @dataclass
@@ -159,12 +171,49 @@ class Codec(nn.Module, ABC):
         """Reconstruct for training: `codebooks` may differ by row; `quantize=False` skips the quantizer."""
 
     @abstractmethod
-    def encode(self, media: Tensor, codebooks: int | None = None, lengths: Tensor | None = None) -> Tokens:
-        """Tokenize media; codes depend on the media alone."""
+    def encode(
+        self,
+        media: Tensor,
+        codebooks: int | None = None,
+        lengths: Tensor | None = None,
+        *,
+        beam: int = 1,
+        search: Search | None = None,
+    ) -> Tokens:
+        """Tokenize media; codes depend on the media alone.
+
+        Args:
+            media: What to tokenize; what lies behind a row's length is ignored.
+            codebooks: Use the first so many codebooks (default: all).
+            lengths: True length or size of each row (default: all that there is).
+            beam: How many sums of codewords the search for codes keeps: 1 takes one level after the other, 16 takes
+                some tens of times as long and comes nearer to the latents. Only with 1 are the codes of `n` codebooks
+                the first `n` of more. Other beams are for residual quantizers.
+            search: In place of `beam`, another way to find codes of at most `codebooks` codebooks: see `codecs.depth`.
+        """
 
     @abstractmethod
     def decode(self, tokens: Tokens) -> Tensor:
         """Reconstruct media of the shape that went in."""
+
+    def paths(self, z: Float[Tensor, "batch dim *grid"], codebooks: int | None = None, beam: int = 1) -> Paths:
+        """Codes of latents for each number of codebooks; see `Quantizer.paths`.
+
+        Raises:
+            ValueError: `beam` is below 1, or the codec has no residual quantizer.
+        """
+        quantizer = getattr(self, "quantizer", None)
+        if quantizer is None:
+            raise ValueError(f"{type(self).__name__} has no residual quantizer: use beam=1 and a number of codebooks")
+        return quantizer.paths(z, codebooks, beam)
+
+    def codes_of(self, z: Tensor, media: Tensor, codebooks: int | None, search: Search | None) -> Tensor:
+        """Codes of the latents of media by `search`, or by the quantizer's own `encode` if there is none."""
+        return self.quantizer.encode(z, codebooks) if search is None else search(z, media)
+
+    def beam_search(self, codebooks: int | None, beam: int) -> Search | None:
+        """The search of that width; None, for the quantizer's own `encode`, if it is 1."""
+        return None if beam == 1 else lambda z, _: self.paths(z, codebooks, beam).codes[-1]
 
     def check_codebooks(self, codebooks: int | None) -> None:
         """Raise ValueError for a number of codebooks that this codec can't use."""
@@ -178,6 +227,8 @@ class Codec(nn.Module, ABC):
         sizes = sizes.view(1, -1, *[1] * (codes.ndim - 2))
         if (codes >= sizes).any() or (codes < -1).any():
             raise ValueError(f"codes must lie in -1..{int(sizes.max()) - 1}; tokens of another codec, or damaged")
+        if tokens.depth is not None and not torch.equal((codes >= 0).sum(dim=1).cpu(), tokens.depth.cpu()):
+            raise ValueError("depth must count the codes of each cell; codes behind it must be -1")
         if tokens.weights and self.weights and tokens.weights != self.weights:
             raise ValueError(f"tokens were made by weights {tokens.weights[:12]}, this codec has {self.weights[:12]}")
 
@@ -197,9 +248,16 @@ class AudioCodec(Codec):
 
     @abstractmethod
     def encode_rows(
-        self, media: Float[Tensor, "batch channel time"], codebooks: int | None, scales: Float[Tensor, "batch"] | None
+        self,
+        media: Float[Tensor, "batch channel time"],
+        codebooks: int | None,
+        scales: Float[Tensor, "batch"] | None,
+        search: Search | None = None,
     ) -> tuple[Int[Tensor, "batch codebook frame"], Float[Tensor, "batch"] | None]:
-        """Codes and gains of media that is all signal. `scales`: gains to use in place of measured ones."""
+        """Codes and gains of media that is all signal.
+
+        `scales`: gains to use in place of measured ones; `search`: see `codes_of`.
+        """
 
     @abstractmethod
     def decode_rows(
@@ -226,6 +284,9 @@ class AudioCodec(Codec):
         codebooks: int | None = None,
         lengths: Int[Tensor, "batch"] | None = None,
         scales: Float[Tensor, "batch"] | None = None,
+        *,
+        beam: int = 1,
+        search: Search | None = None,
     ) -> Tokens:
         """Tokenize audio in [-1, 1] at `info.sample_rate`.
 
@@ -234,9 +295,11 @@ class AudioCodec(Codec):
             codebooks: Use the first so many codebooks (default: all).
             lengths: True length of each row in samples (default: all of `time`).
             scales: Gains to use in place of measured ones: what a chunk of a longer recording needs.
+            beam, search: See `Codec.encode`.
 
         Raises:
-            ValueError: Wrong shape, empty rows, values that are not finite or a codebook count out of range.
+            ValueError: Wrong shape, empty rows, values that are not finite, a codebook count or beam out of range, or a
+                beam above 1 for a codec without a residual quantizer.
         """
         info = self.info
         if media.ndim != 3 or media.shape[1] != info.channels:
@@ -249,13 +312,14 @@ class AudioCodec(Codec):
         frames = -(-int(lengths.max()) // info.hop)
         codes = torch.full((batch, codebooks or info.codebooks, frames), -1, device=media.device)
         gains = torch.ones(batch, device=media.device)
+        search = search or self.beam_search(codebooks, beam)
         has_gain = False
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero().flatten().to(media.device)
             signal = media[rows, :, :length]
             if not torch.isfinite(signal).all():
                 raise ValueError("audio holds NaN or infinite samples; clean it before tokenizing")
-            found, gain = self.encode_rows(signal, codebooks, None if scales is None else scales[rows])
+            found, gain = self.encode_rows(signal, codebooks, None if scales is None else scales[rows], search)
             codes[rows, :, : found.shape[-1]] = found
             if gain is not None:
                 has_gain, gains[rows] = True, gain.float()
@@ -291,16 +355,25 @@ class AudioCodec(Codec):
 
     @torch.no_grad()
     def encode_chunk(
-        self, media: Float[Tensor, "batch channel time"], state: Any, codebooks: int | None = None, final: bool = False
+        self,
+        media: Float[Tensor, "batch channel time"],
+        state: Any,
+        codebooks: int | None = None,
+        final: bool = False,
+        *,
+        beam: int = 1,
+        search: Search | None = None,
     ) -> tuple[Int[Tensor, "batch codebook frame"], Any]:
         """Codes that are settled once `media` has come, and the next state; chunks may have any size, also none.
 
         Together the chunks' codes equal `encode` of the whole. `final`: nothing follows, the last frame is padded.
+        `beam`, `search`: see `Codec.encode`; a search may look at nothing but each latent by itself.
         """
+        search = search or self.beam_search(codebooks, beam)
         reach = self.context or EVERYTHING
         codes, state = advance(
             state, media, self.info.hop, reach.encoder_past, reach.encoder_future, final,
-            lambda signal: self.encode_rows(signal, codebooks, state.scales)[0],
+            lambda signal: self.encode_rows(signal, codebooks, state.scales, search)[0],
         )  # fmt: skip
         if codes is None:
             codes = media.new_empty(media.shape[0], codebooks or self.info.codebooks, 0, dtype=torch.int64)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.codecs.base import AudioCodec, CodecInfo, CodecOutput, Context
+from zoo.codecs.base import AudioCodec, CodecInfo, CodecOutput, Context, Search
 from zoo.codecs.layers.conv import Conv, Normed, Upsample
 from zoo.codecs.layers.loudness import LevelMeter
 from zoo.codecs.layers.lstm import ResidualLSTM
@@ -143,11 +143,12 @@ class SEANetCodec(AudioCodec):
         media: Float[Tensor, "batch channel time"],
         codebooks: int | None = None,
         scales: Float[Tensor, "batch"] | None = None,
+        search: Search | None = None,
     ) -> tuple[Int[Tensor, "batch codebook frame"], Float[Tensor, "batch"] | None]:
         """See `AudioCodec.encode_rows`."""
         scales = self.scale_of(media) if scales is None else scales
-        z = self._encode(_scaled(media, scales, -1))
-        return self.quantizer.encode(z.transpose(1, 2), codebooks), scales
+        z = self._encode(_scaled(media, scales, -1)).transpose(1, 2)
+        return self.codes_of(z, media, codebooks, search), scales
 
     def decode_rows(
         self, codes: Int[Tensor, "batch codebook frame"], scales: Float[Tensor, "batch"] | None = None
@@ -183,14 +184,18 @@ class SEANetCodec(AudioCodec):
         state: Stream | Window,
         codebooks: int | None = None,
         final: bool = False,
+        *,
+        beam: int = 1,
+        search: Search | None = None,
     ) -> tuple[Int[Tensor, "batch codebook frame"], Stream | Window]:
         """Causal codecs carry what their layers need; others look at windows, or at the whole if they must."""
         if isinstance(state, Window):
-            return super().encode_chunk(media, state, codebooks, final)
+            return super().encode_chunk(media, state, codebooks, final, beam=beam, search=search)
+        search = search or self.beam_search(codebooks, beam)
         x = _scaled(media, state.scales, -1).transpose(1, 2)
         z, carries = run(self.encoder.layers, x, state.carries, final)
         if z.shape[1]:
-            codes = self.quantizer.encode(z.transpose(1, 2), codebooks)
+            codes = self.codes_of(z.transpose(1, 2), media, codebooks, search)
         else:
             codes = media.new_empty(len(media), codebooks or self.config.codebooks, 0, dtype=torch.int64)
         return codes, Stream(state.scales, carries)

@@ -164,10 +164,11 @@ class SpectralCodec(AudioCodec):
         quantized = self.quantizer(z, codebooks)
         return CodecOutput(self.synthesise(quantized.z_q)[..., : media.shape[2]], quantized.loss, quantized.usage)
 
-    def encode_rows(self, media, codebooks, scales):
+    def encode_rows(self, media, codebooks, scales, search=None):
         """See `AudioCodec.encode_rows`."""
         scales = self.scale_of(media) if scales is None else scales
-        return self.quantizer.encode(self.latents(media / scales[:, None, None]), codebooks), scales
+        z = self.latents(media / scales[:, None, None])
+        return self.codes_of(z, media, codebooks, search), scales
 
     def decode_rows(self, codes, scales):
         """See `AudioCodec.decode_rows`."""

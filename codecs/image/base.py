@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from zoo.codecs.base import Codec, CodecInfo, CodecOutput, Tokens
+from zoo.codecs.base import Codec, CodecInfo, CodecOutput, Search, Tokens
 from zoo.codecs.quantizers.base import Quantizer
 
 
@@ -83,6 +83,9 @@ class ImageCodec(Codec):
         media: Float[Tensor, "batch 3 height width"],
         codebooks: int | None = None,
         lengths: Int[Tensor, "batch 2"] | None = None,
+        *,
+        beam: int = 1,
+        search: Search | None = None,
     ) -> Tokens:
         """Tokenize pictures in [0, 1].
 
@@ -90,9 +93,11 @@ class ImageCodec(Codec):
             media: `[batch, 3, height, width]`; what lies behind a row's size is ignored.
             codebooks: Use the first so many codebooks (default: all).
             lengths: True height and width of each row in pixels (default: all).
+            beam, search: See `Codec.encode`.
 
         Raises:
-            ValueError: Wrong shape, empty pictures, values that are not finite or a codebook count out of range.
+            ValueError: Wrong shape, empty pictures, values that are not finite, a codebook count or beam out of range,
+                or a beam above 1 for a codec without a residual quantizer.
         """
         if media.ndim != 4 or media.shape[1] != self.info.channels:
             raise ValueError(
@@ -107,12 +112,13 @@ class ImageCodec(Codec):
             )
         shape = self.grid(*lengths.amax(0).tolist()) if batch else self.grid(*whole.tolist())
         codes = torch.full((batch, codebooks or self.info.codebooks, *shape), -1, device=media.device)
+        search = search or self.beam_search(codebooks, beam)
         for size in lengths.unique(dim=0).tolist():
             rows = (lengths == torch.tensor(size)).all(1).nonzero().flatten().to(media.device)
             picture = media[rows, :, : size[0], : size[1]]
             if not torch.isfinite(picture).all():
                 raise ValueError("a picture holds NaN or infinite values; clean it before tokenizing")
-            found = self.encode_rows(picture, codebooks)
+            found = self.encode_rows(picture, codebooks, search)
             codes[(rows, slice(None), *(slice(n) for n in found.shape[2:]))] = found
         return Tokens(codes, lengths, None, self.name, self.weights)
 
@@ -143,17 +149,17 @@ class ImageCodec(Codec):
         return media
 
     def encode_rows(
-        self, media: Float[Tensor, "batch 3 height width"], codebooks: int | None
+        self, media: Float[Tensor, "batch 3 height width"], codebooks: int | None, search: Search | None = None
     ) -> Int[Tensor, "batch codebook *grid"]:
-        """Codes of pictures that are all signal, padded here to whole cells or tiles."""
+        """Codes of pictures that are all signal, padded here to whole cells or tiles; a `search` sees whole tiles."""
         info = self.info
         unit = info.tile or info.hop
         height, width = media.shape[2:]
-        media = pad(media, (0, -width % unit, 0, -height % unit), mode="replicate")
+        padded = pad(media, (0, -width % unit, 0, -height % unit), mode="replicate")
         if not info.tile:
-            return self.quantizer.encode(self.latents(media), codebooks)
-        tiles = rearrange(media, "b c (y h) (x w) -> (b y x) c h w", h=unit, w=unit)
-        codes = self.quantizer.encode(self.latents(tiles), codebooks)
+            return self.codes_of(self.latents(padded), media, codebooks, search)
+        tiles = rearrange(padded, "b c (y h) (x w) -> (b y x) c h w", h=unit, w=unit)
+        codes = self.codes_of(self.latents(tiles), tiles, codebooks, search)
         return rearrange(codes, "(b t) q n -> b q (t n)", b=len(media))
 
     def decode_rows(

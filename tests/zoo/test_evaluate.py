@@ -40,7 +40,7 @@ class Steps(AudioCodec):
     def info(self) -> CodecInfo:
         return CodecInfo("audio", RATE, 1, 1, (256, 256), True, 0, 1)
 
-    def encode_rows(self, media, codebooks, scales):
+    def encode_rows(self, media, codebooks, scales, search=None):
         whole = ((media[:, 0] + 1) * 32767.5).round().long().clamp(0, 65535)
         return torch.stack([whole // 256, whole % 256], 1)[:, :codebooks], None
 

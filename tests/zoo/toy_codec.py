@@ -53,7 +53,7 @@ class ToyCodec(AudioCodec):
     def scale_meter(self) -> PeakMeter | None:
         return PeakMeter() if self.config.gain else None
 
-    def encode_rows(self, media, codebooks, scales):
+    def encode_rows(self, media, codebooks, scales, search=None):
         if self.config.gain and scales is None:
             scales = self.scale_of(media)
         media = media if scales is None else media / scales[:, None, None]
