@@ -26,7 +26,7 @@ from zoo.recipes.metrics import Score
 Picture = Float[Tensor, "channel height width"]
 
 SSIM_LEAST_SIDE = 11  # its window
-MS_SSIM_LEAST_SIDE = 161  # the same window after four halvings
+MS_SSIM_LEAST_SIDE = 176  # the same window after four halvings
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + INCEPTION
 
