@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -141,11 +142,13 @@ class ConvolutionalCodec(ImageCodec):
 
     def latents(self, media: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim down across"]:
         """See `ImageCodec.latents`."""
+        media = media.contiguous(memory_format=torch.channels_last)  # what convolutions of few channels are fastest on
         return self.quant_conv(self.encoder(2 * media - 1))
 
     def synthesise(self, z: Float[Tensor, "batch dim down across"]) -> Float[Tensor, "batch 3 height width"]:
         """See `ImageCodec.synthesise`."""
-        return (self.decoder(self.post_quant_conv(z.to(self.post_quant_conv.weight.dtype))) + 1) / 2
+        z = z.to(self.post_quant_conv.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return (self.decoder(self.post_quant_conv(z)) + 1) / 2
 
 
 @dataclass(frozen=True)
