@@ -108,6 +108,23 @@ def test_loss_is_the_mean_over_scales_of_what_the_sums_leave():
     torch.testing.assert_close(output.usage.commitment, expected[-1:])
 
 
+def test_the_decoders_gradient_goes_to_the_latents_alone_straight_through_or_rotated():
+    z, weights = latents(5, 5), latents(5, 5).flip(0)
+    plain, rotating = quantizer_of(), quantizer_of(gradient="rotation")
+    gradients = []
+    for quantizer in (plain, rotating):
+        outputs = quantizer(z.requires_grad_()).z_q
+        latent, *others = torch.autograd.grad(
+            (outputs * weights).sum(), [z, *quantizer.parameters()], allow_unused=True, materialize_grads=True
+        )
+        assert all((other == 0).all() for other in others)
+        gradients.append(latent)
+    torch.testing.assert_close(gradients[0], weights)
+    # A rotation and a stretch by the ratio of lengths: the length of a cell's gradient changes by that ratio.
+    stretch = outputs.norm(dim=1) / z.norm(dim=1)
+    torch.testing.assert_close(gradients[1].norm(dim=1), stretch * weights.norm(dim=1))
+
+
 def test_gradient_steps_make_each_scale_gain_on_the_one_before():
     quantizer = quantizer_of()
     z = latents(5, 5, batch=4) + latents(1, 1, batch=4)  # pictures with a mean for the first scale to find
