@@ -53,8 +53,8 @@ def test_a_group_is_blind_to_other_channels(level):
     assert (only[:, outside] == 0).all() and (only[:, start:stop] != 0).any()
 
 
-@pytest.mark.parametrize("options", [{}, {"restart_threshold": 0.9}, {"kmeans_vectors": 100}])
-def test_averages_restarts_and_kmeans_leave_other_channels_of_the_codewords_at_zero(options):
+@pytest.mark.parametrize("options", [{"restart_threshold": 0.0}, {"restart_threshold": 0.9}, {"kmeans_vectors": 100}])
+def test_start_averages_restarts_and_kmeans_leave_other_channels_of_the_codewords_at_zero(options):
     quantizer = trained(**options)
     for level, (start, stop) in zip(quantizer.levels, GROUPS, strict=False):
         inside = torch.zeros(DIM, dtype=torch.bool)
