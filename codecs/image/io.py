@@ -65,13 +65,30 @@ def read_pixels(path: str | Path) -> Pixels:
     """
     path = Path(path)
     check_readable(path)
-    image, orientation = _load(path)
-    if orientation in UPRIGHT:
-        image = image.transpose(UPRIGHT[orientation])
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = _deep_grey(path, image)
-        return np.broadcast_to(grey[:, :, None], (*grey.shape, 3))
-    return np.asarray(_opaque(image))
+    return _pixels(path, path)
+
+
+def decode_pixels(data: bytes, name: str | Path) -> Pixels:
+    """As `read_pixels`, of what a picture file holds, such as a member of an archive; `name` is for messages."""
+    return _pixels(io.BytesIO(data), Path(name))
+
+
+def is_picture(path: str | Path) -> bool:
+    """Whether a file begins as one of the formats that are read, be it damaged.
+
+    Raises:
+        MediaError: It cannot be opened, or there is nothing in it.
+    """
+    check_readable(path)
+    try:
+        with warnings.catch_warnings(), open(path, "rb") as file:
+            warnings.simplefilter("ignore")
+            Image.open(file, formats=_formats()).close()
+    except UnidentifiedImageError:
+        return False
+    except Exception:  # damaged behind its first bytes, or too large
+        return True
+    return True
 
 
 def to_float(pixels: Pixels) -> Float32[ndarray, "3 height width"]:
@@ -126,14 +143,22 @@ def image_writer(path: str | Path) -> Iterator[Callable[[UInt8[ndarray, "height 
         yield write
 
 
-def _load(path: Path) -> tuple[Image.Image, int]:
-    """A file's first frame, decoded, and its EXIF orientation."""
-    Image.init()
-    formats = [name for name in READABLE if name in Image.OPEN]
+def _pixels(source: Path | io.BytesIO, path: Path) -> Pixels:
+    image, orientation = _load(source, path)
+    if orientation in UPRIGHT:
+        image = image.transpose(UPRIGHT[orientation])
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        grey = _deep_grey(path, image)
+        return np.broadcast_to(grey[:, :, None], (*grey.shape, 3))
+    return np.asarray(_opaque(image))
+
+
+def _load(source: Path | io.BytesIO, path: Path) -> tuple[Image.Image, int]:
+    """A file's first frame, decoded, and its EXIF orientation; `path` is for messages."""
     try:
-        with warnings.catch_warnings(), open(path, "rb") as file:
+        with warnings.catch_warnings(), open(path, "rb") if source is path else source as file:
             warnings.simplefilter("ignore")  # of sizes within the limit, and of faults in what surrounds the pixels
-            image = Image.open(file, formats=formats)
+            image = Image.open(file, formats=_formats())
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
@@ -147,6 +172,12 @@ def _load(path: Path) -> tuple[Image.Image, int]:
     except Exception as error:  # Pillow's readers raise almost anything for damaged files
         cause = f"is truncated or damaged ({_one_line(error)})"
         raise MediaError(path, cause, "copy it again, or repair it with an image editor") from error
+
+
+def _formats() -> list[str]:
+    """Those of `READABLE` that this Pillow was built with."""
+    Image.init()
+    return [name for name in READABLE if name in Image.OPEN]
 
 
 def _orientation(image: Image.Image) -> int:
