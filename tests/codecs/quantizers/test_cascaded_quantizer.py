@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from zoo.codecs.quantizers import CascadedVectorQuantizer, ResidualVectorQuantizer
-from zoo.codecs.quantizers.kmeans import kmeans
 
 DIM, SIZE = 6, 16
 
@@ -70,8 +69,7 @@ def test_kmeans_clusters_the_first_vectors_alone_or_level_by_level():
     alone = CascadedVectorQuantizer(DIM, SIZE, kmeans_vectors=150).train()
     assert (alone(z[:, :, :25]).codes == -1).all()
     assert (alone(z).codes >= 0).all()
-    x = torch.cat([z[:, :, :25], z], dim=-1).movedim(1, -1).reshape(-1, DIM)
-    assert (alone.encode(z).unique().numel() > SIZE // 2) and kmeans(x, SIZE, torch.Generator())[0].shape == (SIZE, DIM)
+    assert (alone.decode(alone.encode(z)) - z).square().mean() < 0.6 * z.square().mean()
     levels = [CascadedVectorQuantizer(DIM, SIZE) for _ in range(2)]
     stack = ResidualVectorQuantizer(levels, kmeans_vectors=100).train()
     stack(z)
