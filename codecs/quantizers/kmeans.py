@@ -42,7 +42,7 @@ def first_minimum(x: Float[Tensor, "row column"]) -> Int[Tensor, "row"]:
     rows, columns = x.shape
     if x.device.type != "cpu" or columns % BLOCK or columns < 4 * BLOCK:
         return x.argmin(dim=1)
-    blocks = x.view(rows, -1, BLOCK)
+    blocks = x.view(rows, columns // BLOCK, BLOCK)  # no -1: there may be no row
     best = blocks.amin(dim=2).argmin(dim=1)
     return best * BLOCK + blocks[torch.arange(rows), best].argmin(dim=1)
 

@@ -97,3 +97,7 @@ def test_first_minimum_is_the_lowest_index_of_the_least_value(columns):
     x = torch.randint(8, (300, columns), generator=generator(0, 0)).float()  # few values: ties in every row
     expected = [row.index(min(row)) for row in x.tolist()]
     assert first_minimum(x).tolist() == expected
+
+
+def test_no_vector_has_no_nearest_codeword_even_among_many():
+    assert nearest(torch.zeros(0, 4), torch.randn(1024, 4)).shape == (0,)
