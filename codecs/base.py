@@ -153,16 +153,24 @@ class Codec(nn.Module, ABC):
     Attributes:
         config: The frozen dataclass that the codec was built from.
         name, weights: Name and weights' digest, filled in by `zoo.load`; they travel in `Tokens`.
+        code_model: The trained model of its codes, a `codecs.context.ContextModel`, that lies beside the weights; None
+            if there is none.
     """
 
     config_class: ClassVar[type]
     config: Any
     name: str = ""
     weights: str = ""
+    code_model: Any = None
 
     @property
     @abstractmethod
     def info(self) -> CodecInfo: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codec computes."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @abstractmethod
     def forward(

@@ -69,7 +69,8 @@ class ContextModel:
         if not fits:
             raise ValueError("its tensors do not fit its codebooks")
         self.sizes, self.vectors, self.biases, self.mixing, self.shift = sizes, vectors, biases, mixing, shift
-        self.digest = hashlib.sha256(self.pack()).hexdigest()
+        numbers = [np.array([*sizes, shift], "<i8"), *vectors, *biases, mixing.astype("<i2")]
+        self.digest = hashlib.sha256(b"".join(array.tobytes() for array in numbers)).hexdigest()
         self._vectors = [v.astype(np.int64) for v in vectors]
         self._levels = [b.astype(np.int64) * (STEPS // BIAS_STEPS) for b in biases]
         self._near, self._coarser = np.split(mixing.astype(np.int64), [2], axis=1)

@@ -158,8 +158,12 @@ def walk(
     depth: Int[ndarray, "row height width"] | None,
     digits: Digits,
     predictor: Predictor | None,
+    related: bool = True,
 ) -> None:
-    """Pass every code through the coder, in the one order that both directions share; the reader fills the arrays."""
+    """Pass every code through the coder, in the one order that both directions share; the reader fills the arrays.
+
+    `related=False` counts the codes of a codebook alone, without contexts: to measure what these save.
+    """
     rows, columns, height, width = grid.shape
     budget = Budget(ROWS)
     models = [AdaptiveModel(alphabet, budget) for alphabet in digits.alphabets]
@@ -182,6 +186,7 @@ def walk(
                     predictor.enter(left, before if height == 1 else up)
                 for at in range(end):
                     contexts = (coarser, ABSENT if up is None else up[at], ABSENT if left is None else left[at])
+                    contexts = contexts if related else ()
                     start = None if predictor is None else predictor.weights(at)
                     cell[at] = coarser = models[at].code(coder, cell[at], contexts, start)
                     if predictor is not None:

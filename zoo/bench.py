@@ -2,6 +2,7 @@
 
 python -m zoo.bench codecs --json out.json
 python -m zoo.bench quantizers --json out.json
+python -m zoo.bench entropy MODEL DATA --json out.json
 """
 
 from __future__ import annotations
@@ -331,7 +332,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _main() -> None:
     parser = ArgumentParser("python -m zoo.bench", description=__doc__)
-    parser.add_argument("what", choices=["codecs", "quantizers"])
+    parser.add_argument("what", choices=["codecs", "quantizers", "entropy"])
+    parser.add_argument("media", nargs="*", metavar="MODEL DATA", help="of what entropy coding is measured")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -339,6 +341,12 @@ def _main() -> None:
     chosen = parser.parse_args()
     if chosen.what == "codecs":
         bench_codecs(chosen.json, chosen.device, chosen.seed, repeats=chosen.repeats)
+    elif chosen.what == "entropy":
+        from zoo.bench_entropy import bench_entropy
+
+        if len(chosen.media) != 2:
+            parser.error("name a model and a folder of media")
+        bench_entropy(*chosen.media, chosen.json, chosen.device)
     else:
         from zoo.bench_quantizers import bench_quantizers
 

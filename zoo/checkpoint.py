@@ -17,6 +17,8 @@ from torch import Tensor
 
 from zoo.checkpoints.keymaps import KEYMAPS, KeyMap
 from zoo.codecs.base import Codec
+from zoo.codecs.context import FILE as CODE_MODEL
+from zoo.codecs.context import ContextModel
 from zoo.codecs.errors import UserError
 from zoo.configs import from_json, read_json, to_json
 from zoo.registry import architecture_class, architecture_of
@@ -93,6 +95,8 @@ def load_directory(
     if keymap:
         tensors = translate(KEYMAPS[keymap], tensors, path)
     load_tensors(codec, tensors, path)
+    if (directory / CODE_MODEL).exists():
+        codec.code_model = ContextModel.read(directory / CODE_MODEL)
     codec.name = directory.resolve().name.encode("ascii", "backslashreplace").decode()
     return codec.to(device)
 

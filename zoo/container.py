@@ -1,34 +1,28 @@
-"""The `.ztok` token file: bit-packed codes and the facts that turn them back into media, every byte checked.
+"""The `.ztok` token file: codes of audio or pictures and the facts that turn them back into media, every byte checked.
 
-Layout of version 1, all numbers little-endian:
+Layout of version 2; numbers are those of `zoo.container_header`, check values 4 bytes, little-endian:
 
-    prefix    8 bytes magic, u16 version, u16 flags, u16 bytes of header
-    header    what `TokenHeader` holds
-    u32       CRC-32 of prefix and header
-    blocks    each: packed codes of `block_frames` frames (the last block: of what is left), then u32 CRC-32
-    trailer   u64 frames, u64 length, u64 original length, u32 CRC-32, 8 bytes end mark
+    audio     header, check value
+              blocks: twice the bytes of codes, plus 1 if they are entropy coded; the codes; check value
+              0 in place of a block; frames, length, original length; check value
+    picture   header, codes to the end, check value of the whole file
 
-Codes are packed without gaps, most significant bit first: for each frame, each row, each codebook, the fewest bits that
-its size needs. So a block's place follows from the header and reading can start at any frame without an index; and as
-lengths stand at the end, a file can be written while the media still comes in. The CRC of block i starts from the
-header's CRC and from i, and the file's size must be exactly what frames and header say, so that blocks that were
-changed, swapped, repeated, dropped or taken from another file are found. Overhead is about 140 bytes and 4 bytes a
-block: 3 seconds at 4 kbps take 1500 bytes of codes and 141 others, a minute 30,000 and 185 (0.6 %).
+Codes are packed without gaps (`zoo.codecs.packing`) or entropy coded (`zoo.codecs.entropy`), whichever is smaller for
+the block. Each block of `block_frames` frames (the last: of what is left) is coded by itself, so that reading can start
+at any of them; and as lengths stand at the end, a file can be written while the media still comes in. The check value
+of a block starts from the header's and from the block's number, so that blocks that were changed, swapped, repeated,
+dropped or taken from another file are found.
 
-Flags are 0 so far. Readers refuse any flag, version or kind of media that they do not know: image grids, entropy-coded
-blocks and streams of another frame rate will each be announced by one.
+What surrounds the codes of a picture takes 21 bytes if its codec ships with this program, that of a recording about 40
+and 6 for each block. Files of version 1 (`zoo.container_v1`) are read and no longer written.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -38,21 +32,31 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from zoo import checkpoints, container_v1
+from zoo.codecs import entropy, packing
 from zoo.codecs.audio.io import check_readable
+from zoo.codecs.base import CodecInfo, Tokens
+from zoo.codecs.context import FILE as CONTEXT_FILE
+from zoo.codecs.context import ContextModel
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import AtomicFile, printable
+from zoo.container_header import (
+    LONGEST,
+    MAGIC,
+    VERSION,
+    Cursor,
+    Entropy,
+    Header,
+    PictureHeader,
+    TokenHeader,
+    Unknown,
+    number,
+    pack,
+    unpack,
+)
 
-MAGIC = b"\x89ZTOK\r\n\x1a"  # not text, and broken by transfers that translate line ends
-END = b"ztok.end"
-VERSION = 1
-AUDIO = 1
-PREFIX = struct.Struct("<8sHHH")
-FACTS = struct.Struct("<BBIIIHHHHBB")
-TRAILER = struct.Struct("<QQQI8s")
 CRC = struct.Struct("<I")
-LARGEST_CODEBOOK = 1 << 24
-NAME = re.compile(r"[ -~]{0,255}")
-DIGEST = re.compile(r"([0-9a-f]{2}){0,64}")
+LARGEST_TRAILER = 1 + 3 * 9 + CRC.size
 
 
 class TokenFileError(UserError):
@@ -62,130 +66,27 @@ class TokenFileError(UserError):
         super().__init__(f"{printable(path)}: {cause}; {remedy}")
 
 
-@dataclass(frozen=True)
-class TokenHeader:
-    """What a token file says before its codes.
-
-    Attributes:
-        codec: Name of the codec (`architecture.tag`), "" if it has none.
-        weights: Hex digest of its weights, "" if unknown.
-        sample_rate: Hz, of the codec.
-        hop: Samples that one frame of codes stands for.
-        codec_channels: Channels of each row of codes.
-        codebook_sizes: Number of codes of each stored codebook.
-        rows: Streams of codes side by side: original channels are coded `codec_channels` to a row.
-        channels: Channels of the original.
-        mixed: All original channels were averaged into the one row.
-        original_rate: Hz, of the original.
-        scales: Gain of each row; None if the codec has none.
-        block_frames: Frames of each block.
+class TokenWriter:
+    """Write a recording's token file block by block; it appears under its name when `with` ends well, and otherwise
+    not at all.
     """
 
-    codec: str
-    weights: str
-    sample_rate: int
-    hop: int
-    codec_channels: int
-    codebook_sizes: tuple[int, ...]
-    rows: int
-    channels: int
-    mixed: bool
-    original_rate: int
-    scales: tuple[float, ...] | None = None
-    block_frames: int = 256
-
-    def __post_init__(self) -> None:
-        rows = 1 if self.mixed else -(-self.channels // max(1, self.codec_channels))
-        # One look at every field, so that a forged header can ask for nothing absurd.
-        for fine, what in (
-            (NAME.fullmatch(self.codec), f"codec name {self.codec!r}"),
-            (DIGEST.fullmatch(self.weights), f"weights digest {self.weights!r}"),
-            (0 < self.sample_rate < 1 << 24, f"sample rate {self.sample_rate}"),
-            (0 < self.original_rate < 1 << 24, f"original sample rate {self.original_rate}"),
-            (0 < self.hop < 1 << 24, f"hop {self.hop}"),
-            (0 < self.channels <= 1024, f"channel count {self.channels}"),
-            (0 < self.codec_channels <= 1024, f"codec channel count {self.codec_channels}"),
-            (self.rows == rows, f"row count {self.rows}, expected {rows},"),
-            (0 < len(self.codebook_sizes) <= 1024, f"codebook count {len(self.codebook_sizes)}"),
-            (all(2 <= size <= LARGEST_CODEBOOK for size in self.codebook_sizes), "codebook size"),
-            (0 < self.block_frames < 1 << 16, f"block size {self.block_frames}"),
-            (
-                self.scales is None or (len(self.scales) == self.rows and all(map(math.isfinite, self.scales))),
-                f"list of gains {self.scales}",
-            ),
-        ):
-            if not fine:
-                raise ValueError(f"a token file cannot have the {what}")
-
-    @property
-    def bits(self) -> int:
-        """Bits of one frame, all rows together."""
-        return self.rows * sum((size - 1).bit_length() for size in self.codebook_sizes)
-
-    @cached_property
-    def packing(self) -> Packing:
-        return Packing(self.codebook_sizes * self.rows)
-
-    def pack(self) -> bytes:
-        """The header as bytes."""
-        name, weights = self.codec.encode(), bytes.fromhex(self.weights)
-        runs = [(len(list(group)), size) for size, group in groupby(self.codebook_sizes)]
-        return b"".join(
-            [
-                FACTS.pack(
-                    AUDIO, self.mixed, self.sample_rate, self.original_rate, self.hop, self.codec_channels,
-                    self.channels, self.rows, self.block_frames, self.scales is not None, len(runs),
-                ),
-                *(struct.pack("<HI", *run) for run in runs),
-                struct.pack(f"<{len(self.scales or ())}f", *(self.scales or ())),
-                bytes([len(name)]), name, bytes([len(weights)]), weights,
-            ]
-        )  # fmt: skip
-
-    @classmethod
-    def unpack(cls, data: bytes) -> TokenHeader:
-        """The header that `pack` turned into `data`. Raises ValueError or struct.error for anything else."""
-        media, mixed, rate, original, hop, codec_channels, channels, rows, block, gains, runs = FACTS.unpack_from(data)
-        if media != AUDIO:
-            raise ValueError("it holds media that this version does not know")
-        at, sizes = FACTS.size, []
-        for _ in range(runs):
-            count, size = struct.unpack_from("<HI", data, at)
-            sizes += [size] * count
-            at += 6
-        scales = struct.unpack_from(f"<{rows}f", data, at) if gains else None
-        at += 4 * rows if gains else 0
-        texts = []
-        for _ in range(2):
-            (size,) = struct.unpack_from("<B", data, at)
-            texts.append(data[at + 1 : at + 1 + size])
-            at += 1 + size
-        header = cls(
-            texts[0].decode("ascii"), texts[1].hex(), rate, hop, codec_channels, tuple(sizes), rows, channels,
-            bool(mixed), original, scales, block,
-        )  # fmt: skip
-        if header.pack() != data:
-            raise ValueError("its header is not in the one allowed form")
-        return header
-
-
-class TokenWriter:
-    """Write a token file block by block; it appears under its name when `with` ends well, and otherwise not at all."""
-
-    def __init__(self, path: str | Path, header: TokenHeader) -> None:
+    def __init__(self, path: str | Path, header: TokenHeader, context: ContextModel | None = None) -> None:
+        """`context`: the trained model of codes that the header names. Raises ValueError for another, or without."""
         self.header = header
         self.frames = 0
-        self._waiting = np.empty((0, header.packing.columns), np.int64)
+        self._coder = BlockCoder(header, context)
+        self._codes = np.empty((header.rows, len(header.codebook_sizes), 0), np.int64)
+        self._depth = np.empty((header.rows, 0), np.int64)
         self._blocks = 0
         self._lengths: tuple[int, int] | None = None
-        packed = header.pack()
-        head = PREFIX.pack(MAGIC, VERSION, 0, len(packed)) + packed
+        head = pack(header)
         self._seed = zlib.crc32(head)
         self._atomic = AtomicFile(path)
         self._guarded(head + CRC.pack(self._seed))
 
-    def write(self, codes: Int[Tensor, "row codebook frame"]) -> None:
-        """Append frames.
+    def write(self, codes: Int[Tensor, "row codebook frame"], depth: Int[Tensor, "row frame"] | None = None) -> None:
+        """Append frames; `depth` if, and only if, the header announces it.
 
         Raises:
             ValueError: Wrong shape, or codes outside their codebooks.
@@ -195,24 +96,22 @@ class TokenWriter:
             raise ValueError(
                 f"expected codes of shape [{header.rows}, {len(header.codebook_sizes)}, frame], got {list(grid.shape)}"
             )
+        self._depth = np.concatenate([self._depth, depths(header, depth, (header.rows, grid.shape[2]))], 1)
         self.frames += grid.shape[2]
-        self._waiting = np.concatenate(
-            [self._waiting, grid.transpose(2, 0, 1).reshape(-1, self.header.packing.columns)]
-        )
-        while len(self._waiting) >= header.block_frames:
+        self._codes = np.concatenate([self._codes, grid], 2)
+        while self._codes.shape[2] >= header.block_frames:
             self._flush(header.block_frames)
 
     def finish(self, length: int, original_length: int) -> None:
         """State, after the last frame, how many samples there were at the codec's and at the original rate."""
-        if self._waiting.size:
-            self._flush(len(self._waiting))
+        if self._codes.size:
+            self._flush(self._codes.shape[2])
         if not lengths_fit(self.header, self.frames, length, original_length):
             raise ValueError(
                 f"{self.frames} frames cannot stand for {length} samples that were {original_length} originally"
             )
         self._lengths = (length, original_length)
-        trailer = TRAILER.pack(self.frames, length, original_length, 0, END)[:-12]
-        self._put(trailer + CRC.pack(zlib.crc32(trailer, self._seed)) + END)
+        self._checked(b"".join(map(number, (0, self.frames, length, original_length))))
 
     def __enter__(self) -> TokenWriter:
         return self
@@ -225,22 +124,80 @@ class TokenWriter:
         self._atomic.__exit__(kind, error, None)
 
     def _flush(self, frames: int) -> None:
-        payload = self.header.packing.pack(self._waiting[:frames])
-        self._waiting = self._waiting[frames:]
-        self._put(payload + CRC.pack(block_crc(self._seed, self._blocks, payload)))
+        coded, payload = self._coder.encode(self._codes[:, :, None, :frames], self._depth[:, None, :frames])
+        self._codes, self._depth = self._codes[..., frames:], self._depth[..., frames:]
+        self._checked(number(len(payload) * 2 + coded) + payload)
         self._blocks += 1
+
+    def _checked(self, data: bytes) -> None:
+        put(self._atomic, data + CRC.pack(block_crc(self._seed, self._blocks, data)))
 
     def _guarded(self, data: bytes) -> None:
         """Write before `with` has begun."""
         try:
-            self._put(data)
+            put(self._atomic, data)
         except OSError as error:
             self._atomic.__exit__(type(error), error, None)
 
-    def _put(self, data: bytes) -> None:
-        view, done = memoryview(data), 0
-        while done < len(view):
-            done += self._atomic.file.write(view[done:])
+
+def write_picture(
+    path: str | Path,
+    tokens: Tokens,
+    info: CodecInfo,
+    entropy: Entropy = "adaptive",
+    context: ContextModel | None = None,
+) -> PictureHeader:
+    """Write the token file of a picture (or of several of one size); it appears under its name whole or not at all.
+
+    Args:
+        path: The file.
+        tokens: What the codec's `encode` gave; codes behind `tokens.depth` are not stored.
+        info: The codec's.
+        entropy: How codes are coded; packed all the same where that is smaller.
+        context: The trained model of codes that `entropy="trained"` takes.
+
+    Returns:
+        What the file says before its codes.
+
+    Raises:
+        ValueError: Codes outside their codebooks or of another shape than the picture's size asks for.
+        UserError: The file cannot be written.
+    """
+    codes = tokens.codes.cpu().numpy()
+    if (tokens.lengths != tokens.lengths[:1]).any():
+        raise ValueError(f"pictures of one file have one size, got {tokens.lengths.tolist()}")
+    height, width = tokens.lengths[0].tolist()
+    header = PictureHeader(
+        tokens.codec, tokens.weights, info.codebook_sizes[: codes.shape[1]], height, width,
+        0 if info.tile else info.hop, info.tile, info.tile_codes, len(codes), entropy=entropy,
+        context=context.digest[:8] if entropy == "trained" and context is not None else "",
+        depth=tokens.depth is not None,
+    )  # fmt: skip
+    flat = (header.grid[0] * header.grid[1],)
+    if codes.shape[2:] != (flat if info.tile else header.grid):
+        raise ValueError(f"a picture of {height} x {width} has codes of shape {header.grid}, got {codes.shape[2:]}")
+    depth = depths(header, tokens.depth, (len(codes), *codes.shape[2:]))
+    coded, payload = BlockCoder(header, context).encode(
+        codes.reshape(*codes.shape[:2], *header.grid), depth.reshape(-1, *header.grid)
+    )
+    if not coded:
+        header = PictureHeader(**asdict(header) | {"entropy": "none", "context": ""})
+    data = pack(header) + payload
+    with AtomicFile(path) as file:
+        put(file, data + CRC.pack(zlib.crc32(data)))
+    return header
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where a block of codes lies: its first byte (codes and check value follow what stands before them), the bytes
+    before its codes, the bytes of codes, and whether they are entropy coded.
+    """
+
+    at: int
+    head: int
+    size: int
+    coded: bool
 
 
 class TokenReader:
@@ -249,67 +206,110 @@ class TokenReader:
     Attributes:
         path: Where it is.
         header: What the file says before its codes.
-        frames: Frames of codes.
-        length: Samples at the codec's rate.
-        original_length: Samples that the original had at its own rate.
+        frames: Frames of codes (pictures: cells).
+        length: Samples at the codec's rate (pictures: pixels).
+        original_length: Samples that the original had at its own rate (pictures: pixels).
+        context: The trained model of codes; None: that of the bundled codec that the file names. A file of another
+            codec that was written with such a model needs it before codes are read.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, context: ContextModel | None = None) -> None:
         """Raises TokenFileError if the file is missing, no token file, of a newer version or damaged."""
-        self.path = Path(path)
+        self.path, self.context = Path(path), context
+        self._blocks: list[Block] = []
         check_readable(path)
         self._file = open(path, "rb")
         try:
             self._size = self.path.stat().st_size
-            self._read_head()
-            self._read_trailer()
+            self._open()
         except BaseException:
             self._file.close()
             raise
 
     def read(self, start: int = 0, stop: int | None = None) -> Int[Tensor, "row codebook frame"]:
-        """Codes of frames `start` to `stop`.
+        """Codes of frames `start` to `stop` of a recording; -1 behind the depth of a frame.
 
         Raises:
-            TokenFileError: A block is damaged.
+            TokenFileError: A block is damaged, or its trained model of codes is missing.
         """
         stop = self.frames if stop is None else stop
         if not 0 <= start <= stop <= self.frames:
             raise ValueError(f"frames {start} to {stop} do not lie in 0..{self.frames}")
         header = self.header
+        if header.media != "audio":
+            raise ValueError("frames are those of audio; read the codes of a picture with `tokens`")
         first, last = start // header.block_frames, -(-stop // header.block_frames)
         blocks = [self._block(i) for i in range(first, last)] if stop > start else []
-        grid = np.concatenate(blocks) if blocks else np.empty((0, header.packing.columns), np.int64)
-        grid = grid[start - first * header.block_frames :][: stop - start]
-        return torch.from_numpy(np.ascontiguousarray(grid.T)).view(header.rows, len(header.codebook_sizes), -1)
+        grid = np.concatenate(blocks, 3) if blocks else np.empty((header.rows, len(header.codebook_sizes), 1, 0), int)
+        at = start - first * header.block_frames
+        return torch.from_numpy(np.ascontiguousarray(grid[:, :, 0, at : at + stop - start]))
 
     def blocks(
         self, frames: int, start: int = 0, stop: int | None = None
     ) -> Iterator[Int[Tensor, "row codebook frame"]]:
-        """Codes of frames `start` to `stop`, `frames` at a time."""
+        """Codes of frames `start` to `stop`, `frames` at a time; each block is decoded once."""
         stop = self.frames if stop is None else stop
-        for at in range(start, stop, frames):
-            yield self.read(at, min(at + frames, stop))
+        size = getattr(self.header, "block_frames", 1)
+        waiting, at = self.read(start, start), start
+        while at < stop or waiting.shape[2]:
+            while waiting.shape[2] < frames and at < stop:
+                end = min(stop, (at // size + 1) * size)
+                waiting, at = torch.cat([waiting, self.read(at, end)], 2), end
+            yield waiting[..., :frames].clone()
+            waiting = waiting[..., frames:]
+
+    def grid(self) -> Int[np.ndarray, "row codebook height width"]:
+        """All codes, audio with a height of 1, tiles one below the other."""
+        return self._block(0) if self.header.media == "image" else self.read().numpy()[:, :, None]
+
+    def tokens(self) -> Tokens:
+        """All that the file holds, as the codec's `encode` gave it.
+
+        Raises:
+            TokenFileError: As `read`.
+        """
+        header = self.header
+        codes = torch.from_numpy(self.grid())
+        if header.media == "audio":
+            codes, lengths = codes[:, :, 0], torch.full((header.rows,), self.length)
+            scales = None if header.scales is None else torch.tensor(header.scales)
+        else:
+            codes = codes.flatten(2) if header.tile else codes
+            lengths, scales = torch.tensor([[header.height, header.width]] * header.rows), None
+        depth = (codes >= 0).sum(1) if header.depth else None
+        return Tokens(codes, lengths, scales, header.codec, header.weights, depth)
 
     @property
     def seconds(self) -> float:
-        """Length of the original."""
+        """Length of the original recording."""
         return self.original_length / self.header.original_rate
 
     @property
     def kbps(self) -> float:
-        """Kilobits of file, all of it, a second."""
+        """Kilobits of file, all of it, a second of audio."""
         return self._size * 8 / self.seconds / 1000
+
+    @property
+    def bpp(self) -> float:
+        """Bits of file, all of it, for each pixel of its pictures."""
+        return self._size * 8 / self.length / self.header.rows
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of the file that are codes and depths."""
+        return sum(block.size for block in self._blocks)
 
     def facts(self) -> dict[str, Any]:
         """All that is known about the file without reading its codes."""
-        return asdict(self.header) | {
-            "codebooks": len(self.header.codebook_sizes),
+        header = self.header
+        facts = asdict(header) | {"media": header.media, "codebooks": len(header.codebook_sizes), "bytes": self._size}
+        if header.media == "image":
+            return facts | {"bpp": self.bpp}
+        return facts | {
             "frames": self.frames,
             "length": self.length,
             "original_length": self.original_length,
             "seconds": self.seconds,
-            "bytes": self._size,
             "kbps": self.kbps,
         }
 
@@ -322,69 +322,174 @@ class TokenReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_head(self) -> None:
-        prefix = self._file.read(PREFIX.size)
-        if prefix[: len(MAGIC)] != MAGIC:
+    def _open(self) -> None:
+        start = self._file.read(len(MAGIC) + 1)
+        if container_v1.MAGIC.startswith(start[: len(MAGIC)]) and len(start) > len(MAGIC):
+            return self._open_first_version()
+        if start[: len(MAGIC)] != MAGIC:
             raise TokenFileError(self.path, "is not a token file", "give a file that `zoo tokenize` wrote")
-        if len(prefix) < PREFIX.size:
-            raise TokenFileError(self.path, f"is truncated ({self._size} bytes)")
-        _, version, flags, size = PREFIX.unpack(prefix)
-        if version != VERSION or flags:
+        if start[len(MAGIC) :] != bytes([VERSION]):
             raise TokenFileError(
-                self.path, f"is of version {version} with flags {flags}, this program reads version {VERSION} without",
+                self.path, f"is of version {start[len(MAGIC):].hex()}, this program reads versions 1 and {VERSION}",
                 "update the program, or copy the file again if it may be damaged",
             )  # fmt: skip
-        packed = self._file.read(size + CRC.size)
-        self._seed = zlib.crc32(prefix + packed[:size])
-        if packed[size:] != CRC.pack(self._seed):
-            raise TokenFileError(self.path, "its header is damaged")
+        data = start + self._file.read(LONGEST)
         try:
-            self.header = TokenHeader.unpack(packed[:size])
-        except (ValueError, struct.error) as error:
-            raise TokenFileError(self.path, f"its header makes no sense: {error}") from error
-        self._start = self._file.tell()
-
-    def _read_trailer(self) -> None:
-        self._file.seek(max(self._start, self._size - TRAILER.size))
-        trailer = self._file.read(TRAILER.size)
-        if len(trailer) < TRAILER.size or trailer[-len(END) :] != END:
-            raise TokenFileError(self.path, "is truncated or was never finished: its end mark is missing")
-        self.frames, self.length, self.original_length, crc, _ = TRAILER.unpack(trailer)
-        if crc != zlib.crc32(trailer[:-12], self._seed):
-            raise TokenFileError(self.path, "its trailer is damaged")
-        header = self.header
-        blocks = -(-self.frames // header.block_frames)
-        full, rest = divmod(self.frames, header.block_frames)
-        size = full * self._payload(header.block_frames) + self._payload(rest) + CRC.size * blocks
-        if self._start + size + TRAILER.size != self._size:
+            self.header, self._start = unpack(data)
+        except Unknown as error:
             raise TokenFileError(
-                self.path, f"is {self._size} bytes long, {self._start + size + TRAILER.size} are right for its frames"
-            )
-        if not lengths_fit(header, self.frames, self.length, self.original_length):
+                self.path, str(error), "use a version of this program that has it, or copy it again if it is damaged"
+            ) from None
+        except (ValueError, struct.error) as error:
+            raise TokenFileError(self.path, f"its header is damaged or makes no sense: {error}") from error
+        self._seed = zlib.crc32(data[: self._start])
+        self._coder = BlockCoder(self.header)
+        if self.header.media == "image":
+            self._open_picture()
+        else:
+            if data[self._start :][: CRC.size] != CRC.pack(self._seed):
+                raise TokenFileError(self.path, "its header is damaged")
+            self._open_audio()
+
+    def _open_picture(self) -> None:
+        self._file.seek(0)
+        if checksum(self._file, self._size - CRC.size) != self._file.read():
+            raise TokenFileError(self.path, "is damaged: its check value is wrong")
+        height, width = self.header.grid
+        self.frames, self.length = height * width, self.header.height * self.header.width
+        self.original_length = self.length
+        size = self._size - CRC.size - self._start
+        self._blocks = [Block(self._start, 0, size, self.header.entropy != "none")]
+
+    def _open_audio(self) -> None:
+        """Go from block to block by their sizes up to the trailer."""
+        at = self._start + CRC.size
+        while True:
+            self._file.seek(at)
+            cursor = Cursor(self._file.read(LARGEST_TRAILER))
+            try:
+                size, coded = divmod(cursor.number(), 2)
+                if not size:
+                    if coded:
+                        raise ValueError
+                    self.frames, self.length, self.original_length = (cursor.number() for _ in range(3))
+                    break
+            except ValueError:
+                raise TokenFileError(self.path, "is truncated, damaged or was never finished") from None
+            self._blocks.append(Block(at, cursor.at, size, bool(coded)))
+            at += cursor.at + size + CRC.size
+            if at > self._size:
+                raise TokenFileError(self.path, "is truncated or damaged")
+        self._file.seek(at)
+        trailer = self._file.read(cursor.at)
+        blocks = -(-self.frames // self.header.block_frames)
+        if self._file.read() != CRC.pack(block_crc(self._seed, len(self._blocks), trailer)):
+            raise TokenFileError(self.path, "its trailer is damaged")
+        if blocks != len(self._blocks):
+            raise TokenFileError(self.path, f"has {len(self._blocks)} blocks, {blocks} are right for its frames")
+        if not lengths_fit(self.header, self.frames, self.length, self.original_length):
             raise TokenFileError(self.path, "its lengths contradict each other")
 
-    def _payload(self, frames: int) -> int:
-        return -(-frames * self.header.bits // 8)
+    def _open_first_version(self) -> None:
+        try:
+            first = container_v1.open_file(self._file, self._size)
+        except ValueError as error:
+            raise TokenFileError(self.path, str(error)) from error
+        self.header, self._seed, self.frames, self.length, self.original_length, sizes, at = first
+        if not lengths_fit(self.header, self.frames, self.length, self.original_length):
+            raise TokenFileError(self.path, "its lengths contradict each other")
+        self._coder = BlockCoder(self.header)
+        for size in sizes:
+            self._blocks.append(Block(at, 0, size, False))
+            at += size + CRC.size
 
-    def _block(self, index: int) -> Int[np.ndarray, "frame column"]:
+    def _block(self, index: int) -> Int[np.ndarray, "row codebook height width"]:
+        header, block = self.header, self._blocks[index]
+        self._file.seek(block.at)
+        data = self._file.read(block.head + block.size)
+        place = "codes" if header.media == "image" else f"block {index} (frame {index * header.block_frames} on)"
+        if header.media == "image":
+            shape = (header.rows, *header.grid)
+        else:
+            if self._file.read(CRC.size) != CRC.pack(block_crc(self._seed, index, data)):
+                raise TokenFileError(self.path, f"its {place} is damaged")
+            frames = min(header.block_frames, self.frames - index * header.block_frames)
+            shape = (header.rows, 1, frames)
+        context = self._context() if block.coded and header.entropy == "trained" else None
+        try:
+            if context is not None:
+                self._coder.use(context)
+            return self._coder.decode(data[block.head :], shape, block.coded)
+        except ValueError as error:
+            raise TokenFileError(self.path, f"its {place} cannot be: {error}") from error
+
+    def _context(self) -> ContextModel:
+        """The trained model of codes that the header names."""
         header = self.header
-        frames = min(header.block_frames, self.frames - index * header.block_frames)
-        self._file.seek(self._start + index * (self._payload(header.block_frames) + CRC.size))
-        size = self._payload(frames)
-        data = self._file.read(size + CRC.size)
-        if data[size:] != CRC.pack(block_crc(self._seed, index, data[:size])):
-            raise TokenFileError(self.path, f"its block {index} (frame {index * header.block_frames} on) is damaged")
-        grid = header.packing.unpack(data[:size], frames)
-        if (grid >= np.tile(header.codebook_sizes, header.rows)).any():
-            raise TokenFileError(self.path, f"its block {index} holds codes that its codebooks do not have")
-        return grid
+        if self.context is None and header.codec in checkpoints.names():
+            path = checkpoints.folder(header.codec) / CONTEXT_FILE
+            self.context = ContextModel.read(path) if path.exists() else None
+        if self.context is None or not self.context.digest.startswith(header.context):
+            has = "there is none" if self.context is None else f"given was {self.context.digest[:8]}"
+            raise TokenFileError(
+                self.path, f"its codes need the trained model {header.context} of {header.codec!r}, {has}",
+                "name the codec that made the file with --model, with its entropy.safetensors beside it",
+            )  # fmt: skip
+        return self.context
+
+
+class BlockCoder:
+    """Codes of a block to bytes and back, the shorter way of those that the header allows."""
+
+    def __init__(self, header: Header, context: ContextModel | None = None) -> None:
+        self._header, self._context = header, None
+        if context is not None and header.entropy == "trained":
+            self.use(context)
+
+    def use(self, context: ContextModel) -> None:
+        """Raises ValueError for another model of codes than the header names."""
+        header = self._header
+        sizes = context.sizes[: len(header.codebook_sizes)]
+        if not context.digest.startswith(header.context) or sizes != header.codebook_sizes:
+            raise ValueError(f"the header names the model of codes {header.context!r}, got {context.digest[:8]}")
+        self._context = context
+
+    def encode(
+        self, codes: Int[np.ndarray, "row codebook height width"], depth: Int[np.ndarray, "row height width"]
+    ) -> tuple[bool, bytes]:
+        """Whether the bytes are entropy coded, and the bytes. Raises ValueError for codes outside their codebooks."""
+        sizes, depth = self._header.codebook_sizes, depth if self._header.depth else None
+        packed = packing.encode(codes, sizes, depth)
+        if self._header.entropy == "none":
+            return False, packed
+        coded = entropy.encode(codes, sizes, depth, self._predictor())
+        return (True, coded) if len(coded) < len(packed) else (False, packed)
+
+    def decode(
+        self, data: bytes, shape: tuple[int, int, int], coded: bool
+    ) -> Int[np.ndarray, "row codebook height width"]:
+        """Codes, -1 behind the depth. Raises ValueError for bytes that `encode` cannot have given."""
+        sizes, depth = self._header.codebook_sizes, self._header.depth
+        if coded and self._header.entropy == "none":
+            raise ValueError("it is entropy coded in a file that is not")
+        if coded:
+            return entropy.decode(data, shape, sizes, depth, self._predictor())[0]
+        return packing.decode(data, shape, sizes, depth)[0]
+
+    def _predictor(self) -> entropy.Predictor | None:
+        if self._header.entropy != "trained":
+            return None
+        if self._context is None:
+            raise ValueError(f"entropy coding of this kind needs the trained model {self._header.context!r} of codes")
+        return self._context.predictor()
 
 
 def is_token_file(path: str | Path) -> bool:
     """Whether a file begins as token files do."""
     check_readable(path)
     with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+        start = file.read(len(container_v1.MAGIC))
+    return start[: len(MAGIC)] == MAGIC or start == container_v1.MAGIC
 
 
 def measured_kbps(path: str | Path) -> float:
@@ -399,28 +504,28 @@ def lengths_fit(header: TokenHeader, frames: int, length: int, original_length: 
     return original_length > 0 and abs(length - expected) <= 2 and frames == -(-length // header.hop) > 0
 
 
-def block_crc(seed: int, index: int, payload: bytes) -> int:
+def block_crc(seed: int, index: int, data: bytes) -> int:
     """Check value of a block, tied to its file and place."""
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<Q", index), seed))
+    return zlib.crc32(data, zlib.crc32(struct.pack("<Q", index), seed))
 
 
-class Packing:
-    """Bit packing of frames whose columns take a fixed number of bits each."""
+def depths(header: Header, depth: Tensor | None, shape: tuple[int, ...]) -> Int[np.ndarray, "row *grid"]:
+    """The depth of each cell, zeros where the header announces none. Raises ValueError if they contradict it."""
+    if (depth is not None) != header.depth or (depth is not None and tuple(depth.shape) != shape):
+        wanted = f"a depth of shape {list(shape)}" if header.depth else "no depth"
+        raise ValueError(f"expected {wanted}, got {'none' if depth is None else list(depth.shape)}")
+    return np.zeros(shape, np.int64) if depth is None else depth.cpu().numpy()
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        widths = np.array([(size - 1).bit_length() for size in sizes])
-        self.sizes, self.columns, self.bits = np.array(sizes), len(sizes), int(widths.sum())
-        self._starts = np.cumsum(widths) - widths
-        self._column = np.repeat(np.arange(len(sizes)), widths)
-        self._shift = widths[self._column] - 1 - (np.arange(self.bits) - self._starts[self._column])
 
-    def pack(self, grid: Int[np.ndarray, "frame column"]) -> bytes:
-        """Bytes of the codes; the last one ends in zeros. Raises ValueError for codes outside their codebooks."""
-        if ((grid < 0) | (grid >= self.sizes)).any():
-            raise ValueError("a token file holds codes of 0 and above and below the size of their codebook only")
-        return np.packbits((grid[:, self._column] >> self._shift & 1).astype(np.uint8)).tobytes()
+def put(file: AtomicFile, data: bytes) -> None:
+    view, done = memoryview(data), 0
+    while done < len(view):
+        done += file.file.write(view[done:])
 
-    def unpack(self, data: bytes, frames: int) -> Int[np.ndarray, "frame column"]:
-        """Codes of `frames` frames."""
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=frames * self.bits).reshape(frames, self.bits)
-        return np.add.reduceat(bits.astype(np.int64) << self._shift, self._starts, axis=1)
+
+def checksum(file: Any, size: int) -> bytes:
+    """CRC-32 of the next bytes of a file."""
+    crc = 0
+    while size > 0 and (data := file.read(min(size, 1 << 20))):
+        crc, size = zlib.crc32(data, crc), size - len(data)
+    return CRC.pack(crc)

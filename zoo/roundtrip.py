@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.codecs.base import AudioCodec, CodecInfo, Tokens
-from zoo.container import CRC, PREFIX, TRAILER, TokenHeader, TokenReader, TokenWriter
+from zoo.container import TokenHeader, TokenReader, TokenWriter
 from zoo.recipes.metrics import Score, pesq_wb, shift
 from zoo.scoring import Clip
 
@@ -51,11 +51,9 @@ def round_trip(clip: Clip, codebooks: int) -> Trip:
     encoded = _now()
     with TemporaryDirectory() as folder:
         path = Path(folder, "clip.ztok")
-        header = _write(tokens, codec.info, path)
+        _write(tokens, codec.info, path)
         file_bytes = path.stat().st_size
-        read = _read(path, tokens)
-    blocks = -(-read.codes.shape[-1] // header.block_frames)
-    overhead = PREFIX.size + len(header.pack()) + CRC.size * (1 + blocks) + TRAILER.size
+        read, code_bytes = _read(path, tokens)
     started = _now()
     audio = codec.decode(read)
     decoded = _now()
@@ -63,7 +61,7 @@ def round_trip(clip: Clip, codebooks: int) -> Trip:
         torch.bincount(codes.cpu(), minlength=size).numpy()
         for codes, size in zip(tokens.codes[0], codec.info.codebook_sizes, strict=False)
     ]
-    return Trip(_mono(audio), file_bytes - overhead, file_bytes, encoded - began, decoded - started, histograms)
+    return Trip(_mono(audio), code_bytes, file_bytes, encoded - began, decoded - started, histograms)
 
 
 def at_level(clip: Clip, decibels: float, codebooks: int, delay: int) -> tuple[Score, float]:
@@ -77,7 +75,7 @@ def at_level(clip: Clip, decibels: float, codebooks: int, delay: int) -> tuple[S
     return pesq_wb(*shift(reference, audio, delay), codec.info.sample_rate), float(equal)
 
 
-def _write(tokens: Tokens, info: CodecInfo, path: Path) -> TokenHeader:
+def _write(tokens: Tokens, info: CodecInfo, path: Path) -> None:
     scales = None if tokens.scales is None else tuple(tokens.scales.tolist())
     header = TokenHeader(
         tokens.codec, tokens.weights, info.sample_rate, info.hop, info.channels,
@@ -86,17 +84,15 @@ def _write(tokens: Tokens, info: CodecInfo, path: Path) -> TokenHeader:
     with TokenWriter(path, header) as writer:
         writer.write(tokens.codes)
         writer.finish(int(tokens.lengths[0]), int(tokens.lengths[0]))
-    return header
 
 
-def _read(path: Path, tokens: Tokens) -> Tokens:
-    """Tokens as the file holds them, on the device of those that were written."""
+def _read(path: Path, tokens: Tokens) -> tuple[Tokens, int]:
+    """Tokens as the file holds them, on the device of those that were written, and the bytes that its codes take."""
     device = tokens.codes.device
     with TokenReader(path) as reader:
-        header = reader.header
-        scales = None if header.scales is None else torch.tensor(header.scales, device=device)
-        lengths = torch.tensor([reader.length])
-        return Tokens(reader.read().to(device), lengths, scales, header.codec, header.weights)
+        read = reader.tokens()
+        scales = None if read.scales is None else read.scales.to(device)
+        return replace(read, codes=read.codes.to(device), scales=scales), reader.code_bytes
 
 
 def _media(samples: np.ndarray) -> Tensor:
