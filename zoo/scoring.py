@@ -85,15 +85,15 @@ def select(data: str | Path | Sequence[str | Path], count: int | None = None) ->
     if count is None:
         return sorted(clips, key=lambda clip: clip.name), RULE_ALL
     low, high = PREFERRED_SECONDS
-    order = sorted(clips, key=lambda clip: (not low <= clip.seconds <= high, _digest(clip.name.encode())))
+    order = sorted(clips, key=lambda clip: (not low <= clip.seconds <= high, digest(clip.name.encode())))
     return sorted(order[:count], key=lambda clip: clip.name), RULE_SOME.format(low, high, count)
 
 
 def describe(clips: Sequence[Clip], source: str, rule: str) -> dict[str, Any]:
     """Facts that pin down the data: `sha256` is of the lines "digest-of-the-file  name", as sha256sum prints them."""
-    lines = "".join(f"{_digest(clip.path.read_bytes())}  {clip.name}\n" for clip in clips)
+    lines = "".join(f"{digest(clip.path.read_bytes())}  {clip.name}\n" for clip in clips)
     seconds = round(sum(clip.seconds for clip in clips), 2)
-    return {"source": source, "rule": rule, "clips": len(clips), "seconds": seconds, "sha256": _digest(lines.encode())}
+    return {"source": source, "rule": rule, "clips": len(clips), "seconds": seconds, "sha256": digest(lines.encode())}
 
 
 def conditions(processes: int, device: str) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def _seconds(path: Path) -> float:
         return min(LONGEST_SECONDS, frames / file.rate)
 
 
-def _digest(data: bytes) -> str:
+def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
