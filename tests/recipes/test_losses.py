@@ -91,7 +91,7 @@ def test_discriminators_learn_to_tell_noise_from_tones(config):
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert loss < 0.5  # 2 at the start
+    assert loss < 1.0  # 2 at the start, and without learning
 
 
 def test_discriminators_take_any_length_and_several_channels():
