@@ -21,16 +21,19 @@ import zoo
 from zoo.codecs.errors import UserError
 
 if TYPE_CHECKING:
-    from zoo.codecs.base import AudioCodec
+    from zoo.codecs.base import Codec
     from zoo.pipeline import Progress
 
 STARTER = "spectral.speech-16khz"
+PICTURE_STARTER = "variable.photos"
 BAR_AFTER_SECONDS = 2.0
 
 app = typer.Typer(
     name="zoo",
     help="Audio and image codecs: tokenize media files, reconstruct them, train and measure models.\n\n"
-    "Start with: [bold]zoo tokenize speech.wav -o speech.ztok[/] and [bold]zoo reconstruct speech.ztok -o again.wav[/]",
+    "Start with: [bold]zoo tokenize speech.wav -o speech.ztok[/] and [bold]zoo reconstruct speech.ztok -o again.wav[/]"
+    "\n\nor [bold]zoo tokenize photo.jpg -o photo.ztok --bpp .25[/] and "
+    "[bold]zoo reconstruct photo.ztok -o photo.png[/]",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
@@ -41,7 +44,13 @@ bench = typer.Typer(help="Measure speed, side by side with other implementations
 app.add_typer(bench, name="bench")
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="Bundled name (see `zoo list`), directory or hf-hub:user/repo@revision.")
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help=f"Bundled name (see `zoo list`), directory or hf-hub:user/repo@revision. Default: {STARTER} for audio,"
+        f" {PICTURE_STARTER} for pictures.",
+    ),
 ]
 Codebooks = Annotated[
     int | None, typer.Option("--codebooks", "-n", min=1, help="Use the first N codebooks only: a lower bitrate.")
@@ -141,51 +150,85 @@ def info_command(
 
 @app.command("tokenize")
 def tokenize_command(
-    files: Annotated[list[Path], typer.Argument(help="Audio files of any format, rate, length and channel count.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Audio files of any format, rate, length and channel count; pictures of any.")
+    ],
     output: Output,
-    model: Model = STARTER,
+    model: Model = None,
     codebooks: Codebooks = None,
-    kbps: Annotated[float | None, typer.Option(help="Instead of --codebooks: as many as fit this bitrate.")] = None,
-    mix: Annotated[bool, typer.Option("--mix", help="Average the channels into one stream.")] = False,
+    kbps: Annotated[
+        float | None, typer.Option(help="Audio, instead of --codebooks: as many as fit this bitrate.")
+    ] = None,
+    vary: Annotated[
+        bool, typer.Option("--vary", help="Audio: reach --kbps by more codes for frames where they pay more.")
+    ] = False,
+    mix: Annotated[bool, typer.Option("--mix", help="Audio: average the channels into one stream.")] = False,
+    bpp: Annotated[
+        float | None,
+        typer.Option(
+            help="Pictures: bits per pixel of the whole file, at most. Flat parts get fewer codes than busy ones."
+        ),
+    ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="Pictures, instead of --bpp: as few codes as reach this PSNR in dB (28 is fair, 35 good)."),
+    ] = None,
+    beam: Annotated[
+        int, typer.Option(min=1, help="Search for better codes this widely: 8 is some ten times as slow as 1.")
+    ] = 1,
+    entropy: Annotated[
+        str | None, typer.Option(help="How codes are coded: none, adaptive or trained; default: the best there is.")
+    ] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> int:
-    """Turn audio files into token files (.ztok). A file of the output's name is replaced.
+    """Turn audio files and pictures into token files (.ztok). A file of the output's name is replaced.
 
     Example: [bold]zoo tokenize in.wav -o out.ztok --codebooks 4[/]
 
     Example: [bold]zoo tokenize *.flac -o tokens/ --kbps 2[/]
+
+    Example: [bold]zoo tokenize photo.jpg -o photo.ztok --bpp .25 --beam 8[/]
     """
+    from zoo.container_header import ENTROPY
     from zoo.pipeline import tokenize
 
-    codec = zoo.load(model, device)
-    channels = "mix" if mix else "each"
-    return for_each(
-        files, output, ".ztok", as_json,
-        lambda source, target, progress: tokenize(
-            source, target, codec, codebooks, kbps, channels=channels, progress=progress
-        ),
-    )  # fmt: skip
+    if entropy not in (None, *ENTROPY):
+        raise UserError(f"entropy coding {entropy!r} is unknown; choose {', '.join(ENTROPY)}")
+    load = cache(lambda name: zoo.load(name, device))
+    if model is not None:
+        load(model)  # what is wrong with it is said once, not for each file
+
+    def run(source: Path, target: Path, progress: Progress | None) -> dict[str, Any]:
+        return tokenize(
+            source, target, load(model or starter_for(source)), codebooks, kbps, "mix" if mix else "each",
+            progress=progress, entropy=entropy, beam=beam, vary=vary, bpp=bpp, quality=quality,
+        )  # fmt: skip
+
+    return for_each(files, output, ".ztok", as_json, run)
 
 
 @app.command("reconstruct")
 def reconstruct_command(
-    files: Annotated[list[Path], typer.Argument(help="Token files; audio files are tokenized first.")],
+    files: Annotated[list[Path], typer.Argument(help="Token files; audio files and pictures are tokenized first.")],
     output: Output,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Default: the model that the token file names.")
     ] = None,
     codebooks: Codebooks = None,
-    start: Annotated[float | None, typer.Option(help="Seconds: begin here.")] = None,
-    stop: Annotated[float | None, typer.Option(help="Seconds: end here.")] = None,
-    rate: Annotated[int | None, typer.Option(help="Sample rate to write; default: the original's.")] = None,
-    channels: Annotated[int | None, typer.Option(help="Channels to write; default: the original's.")] = None,
+    start: Annotated[float | None, typer.Option(help="Audio: begin at this second.")] = None,
+    stop: Annotated[float | None, typer.Option(help="Audio: end at this second.")] = None,
+    rate: Annotated[int | None, typer.Option(help="Audio: sample rate to write; default: the original's.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Audio: channels to write; default: the original's.")] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> int:
-    """Turn token files back into audio. The output's ending chooses the format; several files become .wav.
+    """Turn token files back into audio or pictures. The output's ending chooses the format; several files become .wav
+    and .png.
 
     Example: [bold]zoo reconstruct in.ztok -o out.wav[/]
+
+    Example: [bold]zoo reconstruct photo.ztok -o photo.png[/]
 
     Example: [bold]zoo reconstruct speech.mp3 -o hear-it.wav --codebooks 2[/]
     """
@@ -197,7 +240,7 @@ def reconstruct_command(
         codec = load(model or model_of(source))
         return reconstruct(source, target, codec, codebooks, start, stop, rate, channels, progress=progress)
 
-    return for_each(files, output, ".wav", as_json, run)
+    return for_each(files, output, ending_of, as_json, run)
 
 
 @app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -296,7 +339,7 @@ def convert_command(
 
 
 def for_each(
-    files: list[Path], output: Path, ending: str, as_json: bool,
+    files: list[Path], output: Path, ending: str | Callable[[Path], str], as_json: bool,
     run: Callable[[Path, Path, Progress | None], dict[str, Any]],
 ) -> int:  # fmt: skip
     """Run over all files, go on where one fails, and return the exit code."""
@@ -320,13 +363,13 @@ def for_each(
     return 2 if failures else 0
 
 
-def pair_up(files: list[Path], output: Path, ending: str) -> list[tuple[Path, Path]]:
+def pair_up(files: list[Path], output: Path, ending: str | Callable[[Path], str]) -> list[tuple[Path, Path]]:
     """Each input with the file to write for it."""
     if len(files) == 1 and not output.is_dir() and not str(output).endswith("/"):
         return [(files[0], output)]
     targets: dict[Path, Path] = {}
     for source in files:
-        target = output / (source.stem + ending)
+        target = output / (source.stem + (ending if isinstance(ending, str) else ending(source)))
         if target in targets:
             raise UserError(f"{targets[target]} and {source} would both become {target}; give them other outputs")
         targets[target] = source
@@ -354,15 +397,36 @@ def progress_bar(label: str, quiet: bool) -> Iterator[Progress | None]:
         )
 
 
+def starter_for(source: Path) -> str:
+    """The bundled model that codes what a media file holds."""
+    from zoo.codecs.image.io import is_picture
+
+    return PICTURE_STARTER if is_picture(source) else STARTER
+
+
 def model_of(source: Path) -> str:
-    """The model that a token file names; the starter for any other file."""
+    """The model that a token file names; a starter for any other file."""
     from zoo.container import TokenReader, is_token_file
     from zoo.pipeline import bundled
 
     if source.suffix.lower() != ".ztok" and not is_token_file(source):
-        return STARTER
+        return starter_for(source)
     with TokenReader(source) as reader:
         return bundled(reader)
+
+
+def ending_of(source: Path) -> str:
+    """The kind of file that a token file's or media file's contents are written to, if nothing else is asked for."""
+    from zoo.codecs.image.io import is_picture
+    from zoo.container import TokenReader, is_token_file
+
+    try:
+        if not is_token_file(source):
+            return ".png" if is_picture(source) else ".wav"
+        with TokenReader(source) as reader:
+            return ".png" if reader.header.media == "image" else ".wav"
+    except UserError:  # said when its turn comes
+        return ".wav"
 
 
 def token_file_facts(path: str) -> dict[str, Any]:
@@ -377,16 +441,20 @@ def model_facts(name: str) -> dict[str, Any]:
     """What the model's manifest and the loaded model itself say."""
     from dataclasses import asdict
 
-    codec: AudioCodec = zoo.load(name)
+    codec: Codec = zoo.load(name)
     facts = asdict(zoo.info(name)) if name in zoo.list_models() else {"name": codec.name}
     info = codec.info
-    rates = {n: round(info.kbps(n), 3) for n in range(1, info.codebooks + 1)}
-    return facts | info.asdict() | {"sha256": codec.weights, "kbps_by_codebooks": rates}
+    name, rate = ("bpp", info.bpp) if info.media == "image" else ("kbps", info.kbps)
+    rates = {n: round(rate(n), 3) for n in range(1, info.codebooks + 1)}
+    return facts | info.asdict() | {"sha256": codec.weights, f"{name}_by_codebooks": rates}
 
 
 def summary(facts: dict[str, Any]) -> str:
     """The facts about a written file that people look for."""
-    shown = {"kbps": "{:.3g} kbps", "codebooks": "{} codebooks", "seconds": "{:.2f} s", "bytes": "{} bytes"}
+    shown = {
+        "kbps": "{:.3g} kbps", "bpp": "{:.3g} bits per pixel", "psnr": "PSNR {:.2f} dB", "codebooks": "{} codebooks",
+        "seconds": "{:.2f} s", "width": "{} pixels wide", "height": "{} high", "bytes": "{} bytes",
+    }  # fmt: skip
     return ", ".join(form.format(facts[name]) for name, form in shown.items() if name in facts)
 
 

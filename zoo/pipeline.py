@@ -1,92 +1,88 @@
-"""Media files to token files and back, in constant memory whatever their length."""
+"""Media files to token files and back: audio through `pipeline_audio`, pictures through `pipeline_image`."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from math import gcd
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from jaxtyping import Float, Float32, Int
-from numpy import ndarray
-from torch import Tensor
-
 from zoo import registry
-from zoo.codecs.audio.io import AudioFile, AudioWriter, open_audio, resample
-from zoo.codecs.base import AudioCodec, CodecInfo
+from zoo.codecs.audio.io import open_audio
+from zoo.codecs.base import Codec
 from zoo.codecs.errors import UserError
-from zoo.codecs.files import printable
-from zoo.container import TokenFileError, TokenHeader, TokenReader, TokenWriter, is_token_file
-
-Progress = Callable[[float, float | None], None]
-CHUNK_SECONDS = 5  # 10 take 160 MB more in the convolutional codec and are no faster
-EDGE_SECONDS = 0.1  # a resampler's filter reaches less far than this at any rate above 4 kHz
+from zoo.codecs.files import MediaError, printable
+from zoo.codecs.image.io import is_picture
+from zoo.codecs.image.tiling import Progress
+from zoo.container import TokenFileError, TokenReader, is_token_file
+from zoo.container_header import Entropy
+from zoo.pipeline_audio import check_audio_codec, reconstruct_recording, tokenize_recording
+from zoo.pipeline_image import check_picture_codec, reconstruct_picture, tokenize_picture
 
 
 def tokenize(
     source: str | Path,
     target: str | Path,
-    model: str | AudioCodec,
+    model: str | Codec,
     codebooks: int | None = None,
     kbps: float | None = None,
     channels: Literal["each", "mix"] = "each",
     device: str = "cpu",
     progress: Progress | None = None,
+    entropy: Entropy | None = None,
+    beam: int = 1,
+    vary: bool = False,
+    bpp: float | None = None,
+    quality: float | None = None,
 ) -> dict[str, Any]:
-    """Tokenize an audio file of any format, rate, length and channel count.
+    """Tokenize an audio file of any format, rate, length and channel count, or a picture of any format and size.
 
     Args:
-        source: The audio file.
+        source: The file; its content must be what the codec codes.
         target: The token file (`.ztok`) to write.
         model: What `zoo.load` takes, or a codec.
-        codebooks: Use the first so many codebooks (default: all).
-        kbps: In place of `codebooks`: as many codebooks as fit into that bitrate, all channels together.
-        channels: "each" codes every channel, so that as many come out as went in; "mix" averages them into one stream,
-            at the bitrate of one.
+        codebooks: Use the first so many codebooks (default: all); with `bpp`, `quality` or `vary` no more than these.
+        kbps: Audio, in place of `codebooks`: as many codebooks as fit into that bitrate, all channels together.
+        channels: Audio: "each" codes every channel, so that as many come out as went in; "mix" averages them into one
+            stream, at the bitrate of one.
         device: Where the codec computes, if `model` is a name.
-        progress: Called with the seconds done and the seconds in all (None if the file does not say).
+        progress: Called with what is done and what there is in all (None if the file does not say): seconds of audio,
+            tiles of a picture.
+        entropy: How codes are coded: "none" packs them; "adaptive" learns them as they come; "trained" starts from the
+            model of codes that ships with the codec. Default: "trained" if there is such a model, else "adaptive".
+        beam: Width of the search for the codes of residual codecs: 1 is quickest, 16 comes nearer to the media and
+            takes some tens of times as long.
+        vary: Audio: reach `kbps` by a number of codes of its own for each frame (residual codecs).
+        bpp: Pictures: bits per pixel of the token file, all of it, at most; codes go where they pay most (residual
+            codecs).
+        quality: Pictures, in place of `bpp`: peak signal-to-noise ratio in dB to reach with as few codes as possible.
 
     Returns:
         Facts about the token file (`TokenReader.facts`).
 
     Raises:
-        UserError: Bad source, target that cannot be written, unknown model, or rate out of the codec's range.
+        UserError: Bad source, target that cannot be written, unknown model, media of another kind than the codec's, or
+            rate out of the codec's range.
     """
     check_apart(source, target)
-    with open_audio(source) as file:
-        codec = codec_of(model, device)
-        info = codec.info
-        rows = 1 if channels == "mix" else -(-file.channels // info.channels)
-        codebooks = choose_codebooks(info, rows, codebooks, kbps)
-        step = max(1, int(file.rate * chunk_seconds(file.rate, file.channels)))
-        scales = measure_scales(codec, as_rows(file, step, info, rows, channels))
-        header = TokenHeader(
-            codec.name, codec.weights, info.sample_rate, info.hop, info.channels, info.codebook_sizes[:codebooks], rows,
-            file.channels, channels == "mix", file.rate, None if scales is None else tuple(scales.tolist()),
-        )  # fmt: skip
-        with TokenWriter(target, header) as writer:
-            original = Counter(progress, file)
-            place = device_of(codec)
-            state, length = codec.init_encoder(None if scales is None else scales.to(place)), 0
-            for media in as_rows(file, step, info, rows, channels, original):
-                length += media.shape[-1]
-                codes, state = codec.encode_chunk(media.to(place), state, codebooks)
-                writer.write(codes)
-            rest = torch.zeros(rows, info.channels, 0, device=place)
-            codes, state = codec.encode_chunk(rest, state, codebooks, final=True)
-            writer.write(codes)
-            writer.finish(length, original.samples)
-    with TokenReader(target) as reader:
-        return reader.facts()
+    codec = codec_of(model, device)
+    check_media(source, codec)
+    if beam < 1:
+        raise UserError(f"a beam of {beam} cannot be; ask for 1 or more")
+    coded = coding(codec, entropy)
+    if codec.info.media == "image":
+        refuse("pictures", kbps=kbps, vary=vary or None, mix=channels == "mix" or None)
+        return tokenize_picture(source, target, codec, codebooks, bpp, quality, beam, coded["entropy"], progress)
+    refuse("audio", bpp=bpp, quality=quality)
+    try:
+        return tokenize_recording(source, target, codec, codebooks, kbps, channels, coded, beam, vary, progress)
+    except ValueError as error:
+        raise UserError(f"{printable(source)}: {error}") from error
 
 
 def reconstruct(
     source: str | Path,
     target: str | Path,
-    model: str | AudioCodec | None = None,
+    model: str | Codec | None = None,
     codebooks: int | None = None,
     start: float | None = None,
     stop: float | None = None,
@@ -95,18 +91,18 @@ def reconstruct(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Reconstruct an audio file from a token file, or tokenize and reconstruct an audio file in one go.
+    """Reconstruct a media file from a token file, or tokenize and reconstruct a media file in one go.
 
     Args:
-        source: Token file or audio file; the content decides.
-        target: Audio file to write; its ending chooses the format.
-        model: What `zoo.load` takes, or a codec; needed for audio and for tokens of a codec that is not bundled.
+        source: Token file, audio file or picture; the content decides.
+        target: Audio file or picture to write; its ending chooses the format.
+        model: What `zoo.load` takes, or a codec; needed for media and for tokens of a codec that is not bundled.
         codebooks: Use the first so many codebooks (default: all that the file holds).
-        start, stop: Seconds; only this part is reconstructed.
-        rate: Sample rate to write (default: the original's, and then exactly as many samples as the original had).
-        channels: Channels to write (default: as many as were coded: the original's, or one if they were mixed).
+        start, stop: Audio: seconds; only this part is reconstructed.
+        rate: Audio: sample rate to write (default: the original's, and then exactly as many samples as the original).
+        channels: Audio: channels to write (default: as many as were coded: the original's, or one if they were mixed).
         device: Where the codec computes, if `model` is a name.
-        progress: Called with the seconds done and the seconds in all.
+        progress: Called with what is done and what there is in all: seconds of audio, tiles of a picture.
 
     Returns:
         Facts about what was written.
@@ -119,7 +115,7 @@ def reconstruct(
         if model is None:
             if Path(source).suffix.lower() == ".ztok":
                 raise TokenFileError(source, "is not a token file or its first bytes are damaged")
-            raise UserError(f"{printable(source)}: is not a token file; to tokenize audio, name a model as well")
+            raise UserError(f"{printable(source)}: is not a token file; to tokenize it, name a model as well")
         codec = codec_of(model, device)
         with tempfile.TemporaryDirectory() as folder:
             tokens = Path(folder, "tokens.ztok")
@@ -128,47 +124,65 @@ def reconstruct(
     with TokenReader(source) as reader:
         header = reader.header
         codec = codec_of(model if model is not None else bundled(reader), device)
-        check_codec(reader, codec.info, codec.weights)
+        check_codec(reader, codec)
+        reader.context = codec.code_model
         stored = len(header.codebook_sizes)
         if codebooks is not None and not 1 <= codebooks <= stored:
             raise UserError(
                 f"{printable(source)}: holds {stored} codebooks, {codebooks} were asked for; ask for 1..{stored}"
             )
-        rate = header.original_rate if rate is None else rate
-        if rate < 1:
-            raise UserError(f"a sample rate of {rate} Hz cannot be; ask for 1 Hz or more")
-        coded = 1 if header.mixed else header.channels
-        channels = coded if channels is None else channels
-        if channels != coded and 1 not in (channels, coded):
-            raise UserError(
-                f"{printable(source)}: holds {coded} channels, {channels} were asked for; ask for 1 or {coded}"
-            )
-        first, last = part_of(reader, start, stop, rate)
-        done = 0
-        with AudioWriter(target, rate, channels) as writer:
-            for block in decoded(reader, codec, codebooks or stored, first, last, rate):
-                writer.write(with_channels(block[:coded], channels))
-                done += block.shape[1]
-                if progress is not None:
-                    progress(done / rate, (last - first) / rate)
-        return {
-            "codec": codec.name,
-            "codebooks": codebooks or stored,
-            "rate": rate,
-            "channels": channels,
-            "samples": last - first,
-            "seconds": (last - first) / rate,
-        }
+        if header.media == "image":
+            refuse("pictures", start=start, stop=stop, rate=rate, channels=channels)
+            return reconstruct_picture(reader, target, codec, codebooks, progress)
+        return reconstruct_recording(reader, target, codec, codebooks, start, stop, rate, channels, progress)
 
 
-def codec_of(model: str | AudioCodec, device: str) -> AudioCodec:
+def coding(codec: Codec, entropy: Entropy | None) -> dict[str, str]:
+    """What a header says about how a codec's codes are coded.
+
+    Raises:
+        UserError: The codec has no trained model of codes.
+    """
+    if entropy is None:
+        entropy = "adaptive" if codec.code_model is None else "trained"
+    if entropy != "trained":
+        return {"entropy": entropy}
+    if codec.code_model is None:
+        raise UserError(f"{codec.name!r} has no trained model of its codes; use adaptive entropy coding, or train one")
+    return {"entropy": entropy, "context": codec.code_model.digest[:8]}
+
+
+def codec_of(model: str | Codec, device: str) -> Codec:
     """The codec itself, loaded if `model` is a name."""
-    return model if isinstance(model, AudioCodec) else registry.load(model, device=device)
+    return model if isinstance(model, Codec) else registry.load(model, device=device)
 
 
-def device_of(codec: AudioCodec) -> torch.device:
-    """Where the codec computes."""
-    return next((parameter.device for parameter in codec.parameters()), torch.device("cpu"))
+def check_media(source: str | Path, codec: Codec) -> None:
+    """Raise if a file holds the kind of media that the codec does not code."""
+    picture = is_picture(source)
+    if codec.info.media == "audio" and picture:
+        found, codes = "a picture", "audio"
+    elif codec.info.media == "image" and not picture and is_recording(source):
+        found, codes = "a recording", "pictures"
+    else:
+        return
+    raise UserError(f"{printable(source)}: is {found}, but {codec.name!r} codes {codes}; name another codec: --model")
+
+
+def is_recording(path: str | Path) -> bool:
+    """Whether a file can be opened as audio."""
+    try:
+        open_audio(path).close()
+    except MediaError:
+        return False
+    return True
+
+
+def refuse(media: str, **options: Any) -> None:
+    """Raise for options that mean nothing for a kind of media."""
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"{name} means nothing for {media}; leave it out")
 
 
 def bundled(reader: TokenReader) -> str:
@@ -181,179 +195,26 @@ def bundled(reader: TokenReader) -> str:
     )
 
 
-def check_codec(reader: TokenReader, info: CodecInfo, weights: str) -> None:
+def check_codec(reader: TokenReader, codec: Codec) -> None:
     """Raise unless a codec of these facts and weights can have made the file."""
-    header = reader.header
+    header, info, weights = reader.header, codec.info, codec.weights
+    if header.media != info.media:
+        kinds = {"audio": "a recording", "image": "a picture"}
+        raise TokenFileError(
+            reader.path, f"holds tokens of {kinds[header.media]}, but {codec.name!r} codes {kinds[info.media]}",
+            "name the codec that made it with --model",
+        )  # fmt: skip
     if header.weights and weights and header.weights != weights:
         raise TokenFileError(
             reader.path, f"was made by {header.codec!r} with weights {header.weights[:12]}, loaded are {weights[:12]}",
             "load the weights that made it with --model",
         )  # fmt: skip
-    made = (header.sample_rate, header.hop, header.codec_channels, header.codebook_sizes)
-    sizes = info.codebook_sizes[: len(header.codebook_sizes)]
-    if made != (info.sample_rate, info.hop, info.channels, sizes):
-        raise TokenFileError(
-            reader.path, f"was made by another codec, {header.codec!r}: {header.sample_rate} Hz, hop {header.hop},"
-            f" codebooks {describe(header.codebook_sizes)}; given was one of {info.sample_rate} Hz, hop {info.hop},"
-            f" codebooks {describe(info.codebook_sizes)}", "name the codec that made it with --model",
-        )  # fmt: skip
-
-
-def describe(sizes: tuple[int, ...]) -> str:
-    """Codebook sizes in few characters: "8 x 1024" if all are equal."""
-    return f"{len(sizes)} x {sizes[0]}" if len(set(sizes)) == 1 else "/".join(map(str, sizes))
+    if header.media == "image":
+        return check_picture_codec(reader, codec)
+    check_audio_codec(reader, info)
 
 
 def check_apart(source: str | Path, target: str | Path) -> None:
     """Raise if writing the target would destroy the source."""
     if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
         raise UserError(f"{printable(target)}: is the source itself; write to another name")
-
-
-def choose_codebooks(info: CodecInfo, rows: int, codebooks: int | None, kbps: float | None) -> int:
-    """How many codebooks to use for `rows` streams when that number, or a bitrate for all of them, is asked for."""
-    if kbps is None:
-        codebooks = info.codebooks if codebooks is None else codebooks
-        if not 1 <= codebooks <= info.codebooks:
-            raise UserError(
-                f"the codec has {info.codebooks} codebooks, {codebooks} were asked for; ask for 1..{info.codebooks}"
-            )
-        return codebooks
-    if codebooks is not None:
-        raise UserError("give either a number of codebooks or a bitrate, not both")
-    fitting = [n for n in range(1, info.codebooks + 1) if rows * info.kbps(n) <= kbps * (1 + 1e-9)]
-    if not fitting:
-        raise UserError(
-            f"{kbps} kbps is too little: {rows} stream(s) of this codec take {rows * info.kbps(1):.3g} kbps at least;"
-            " ask for more, or mix the channels into one"
-        )
-    return fitting[-1]
-
-
-def chunk_seconds(rate: int, channels: int) -> float:
-    """How much to hold in memory at once: less for many channels, and for rates beyond those of music."""
-    return CHUNK_SECONDS / channels * min(1, 192000 / rate)
-
-
-class Counter:
-    """Counts the samples of a file as they pass and reports them."""
-
-    def __init__(self, progress: Progress | None, file: AudioFile) -> None:
-        self.samples, self._progress, self._rate = 0, progress, file.rate
-        self._total = None if file.frames is None else file.frames / file.rate
-
-    def __call__(self, blocks: Iterable[ndarray]) -> Iterator[ndarray]:
-        for block in blocks:
-            yield block
-            self.samples += block.shape[1]
-            if self._progress is not None:
-                self._progress(self.samples / self._rate, self._total)
-
-
-def as_rows(
-    file: AudioFile, step: int, info: CodecInfo, rows: int, channels: str, counter: Counter | None = None
-) -> Iterator[Float[Tensor, "row channel time"]]:
-    """A file's samples at the codec's rate, its channels laid out in rows; a surplus place repeats the last channel."""
-    blocks: Iterable[ndarray] = file.blocks(step)
-    if counter is not None:
-        blocks = counter(blocks)
-    if channels == "mix":
-        blocks = (block.mean(axis=0, keepdims=True) for block in blocks)
-    given = 1 if channels == "mix" else file.channels
-    places = np.minimum(np.arange(rows * info.channels), given - 1)
-    some = False
-    for block in resample(blocks, file.rate, info.sample_rate):
-        some = True
-        yield torch.from_numpy(block[places]).view(rows, info.channels, -1)
-    if not some:  # a sample or so that rounds to none at the codec's rate
-        yield torch.zeros(rows, info.channels, 1)
-
-
-def measure_scales(
-    codec: AudioCodec, media: Iterator[Float[Tensor, "row channel time"]]
-) -> Float32[Tensor, "row"] | None:
-    """Gains of the rows of a whole recording; None (and nothing is read) if the codec has none."""
-    meter = codec.scale_meter()
-    if meter is None:
-        return None
-    for block in media:
-        meter.update(block)
-    return meter.scale()
-
-
-def part_of(reader: TokenReader, start: float | None, stop: float | None, rate: int) -> tuple[int, int]:
-    """First sample and end, at `rate`, of the part between two times."""
-    original = reader.header.original_rate
-    whole = reader.original_length if rate == original else max(1, round(reader.original_length * rate / original))
-    first = 0 if start is None else round(start * rate)
-    last = whole if stop is None else min(whole, round(stop * rate))
-    if not 0 <= first < last:
-        until = reader.seconds if stop is None else stop
-        raise UserError(
-            f"{printable(reader.path)}: has no samples from {start or 0:g} s to {until:g} s;"
-            f" it is {reader.seconds:g} s long"
-        )
-    return first, last
-
-
-def decoded(
-    reader: TokenReader, codec: AudioCodec, codebooks: int, first: int, last: int, rate: int
-) -> Iterator[Float32[ndarray, "channel time"]]:
-    """Samples `first` to `last` at `rate`, with all that codec and resampler need around them decoded too."""
-    header = reader.header
-    # Where the two rates' samples coincide: only there may a resampled part begin.
-    unit = header.sample_rate // gcd(header.sample_rate, rate)
-    edge = 0 if rate == header.sample_rate else int(EDGE_SECONDS * header.sample_rate)
-    begin = max(0, first * header.sample_rate // rate - edge) // unit * unit
-    end = min(reader.length, -(-last * header.sample_rate // rate) + edge)
-    skip = first - begin * rate // header.sample_rate
-    wanted = last - first
-    samples = decode_samples(reader, codec, codebooks, begin, max(end, begin + 1))
-    for block in resample(samples, header.sample_rate, rate):
-        block, skip = block[:, skip:], max(0, skip - block.shape[1])
-        block = block[:, :wanted]
-        wanted -= block.shape[1]
-        if block.shape[1]:
-            yield block
-    if wanted:  # the rounding of two resamplings
-        yield np.zeros((header.rows * header.codec_channels, wanted), np.float32)
-
-
-def decode_samples(
-    reader: TokenReader, codec: AudioCodec, codebooks: int, begin: int, end: int
-) -> Iterator[Float32[ndarray, "channel time"]]:
-    """Samples `begin` to `end` at the codec's rate."""
-    header, context = reader.header, codec.context
-    hop, frames = header.hop, reader.frames
-    # Codecs without a bound on their reach start at the beginning.
-    start = 0 if context is None else max(0, begin // hop - context.decoder_past)
-    stop = frames if context is None else min(frames, -(-end // hop) + context.decoder_future)
-    place = device_of(codec)
-    scales = None if header.scales is None else torch.tensor(header.scales, device=place)
-    seconds = chunk_seconds(header.original_rate, header.rows * header.codec_channels)
-    step = max(1, int(header.sample_rate * seconds / hop))
-    blocks = (codes[:, :codebooks].to(place) for codes in reader.blocks(step, start, stop))
-    at = start * hop
-    for media in decode_chunks(codec, blocks, codec.init_decoder(scales)):
-        block = media.flatten(0, 1).float().cpu().numpy()
-        part = block[:, max(0, begin - at) : max(0, end - at)]
-        at += block.shape[1]
-        if part.shape[1]:
-            yield part
-
-
-def decode_chunks(
-    codec: AudioCodec, blocks: Iterator[Int[Tensor, "row codebook frame"]], state: Any
-) -> Iterator[Float[Tensor, "row channel time"]]:
-    """All media of a stream of codes, to its last sample."""
-    for codes in blocks:
-        media, state = codec.decode_chunk(codes, state)
-        yield media
-    yield codec.decode_chunk(codes[..., :0], state, final=True)[0]
-
-
-def with_channels(block: Float32[ndarray, "channel time"], channels: int) -> Float32[ndarray, "channel time"]:
-    """One channel repeated, many averaged into one, or as they are."""
-    if channels == len(block):
-        return block
-    return np.repeat(block, channels, axis=0) if len(block) == 1 else block.mean(axis=0, keepdims=True)

@@ -25,7 +25,7 @@ from zoo.codecs.base import Search, Tokens
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.io import Pixels, to_float, to_pixels
 
-CORE, MARGIN, BLEND = 512, 96, 32  # pixels; seen at once: up to 704 a side
+CORE, MARGIN, BLEND = 384, 96, 32  # pixels; seen at once: up to 576 a side, for which VQGAN takes 2 GB
 
 Progress = Callable[[float, float | None], None]
 Place = tuple[Any, ...]
@@ -51,7 +51,7 @@ class Tiling:
 
     @classmethod
     def of(cls, codec: ImageCodec) -> Tiling:
-        """What suits a codec: it sees at most about 704 pixels a side."""
+        """What suits a codec: it sees at most about 576 pixels a side."""
         blend = -(-BLEND // codec.info.hop)
         return cls(max(4 * blend, CORE // codec.info.hop), -(-MARGIN // codec.info.hop), blend)
 

@@ -65,7 +65,7 @@ def test_with_less_margin_they_do_not(codec, pixels) -> None:
 @pytest.mark.parametrize("name", ["codec", "far"])
 def test_a_picture_no_larger_than_a_tile_is_coded_as_by_the_codec_itself(name, request) -> None:
     codec = request.getfixturevalue(name)
-    pixels = to_pixels(patches(1, 700, 31)[0].numpy())
+    pixels = to_pixels(patches(1, 570, 31)[0].numpy())
     tokens, picture = whole(codec, pixels)
     found = encode_tiled(codec, pixels)
     assert torch.equal(found.codes, tokens.codes)
