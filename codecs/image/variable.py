@@ -31,6 +31,8 @@ class VariableConfig:
         latent: Dimensions that are quantized.
         codebooks, codebook_size: Of the residual quantizer.
         kmeans_vectors: Latents that are gathered before the codebooks start by k-means.
+        decay: Of the codebooks' moving averages. They must remember some 100,000 cells: with the 50,000 of a decay of
+            .99, or with k-means on 16,000, codewords of 96 dimensions fit the cells of the day and cost .8 dB.
     """
 
     encoder_widths: tuple[int, int, int] = (64, 128, 192)
@@ -40,7 +42,8 @@ class VariableConfig:
     latent: int = 96
     codebooks: int = 24
     codebook_size: int = 1024
-    kmeans_vectors: int = 16000
+    kmeans_vectors: int = 100_000
+    decay: float = 0.998
 
 
 class ResidualBlock(nn.Module):
@@ -109,7 +112,11 @@ class VariableCodec(ImageCodec):
         basis = cosine_basis(config.latent, 16)
         self.analysis, self.synthesis = nn.Parameter(basis.clone()), nn.Parameter(basis)
         self.quantizer = residual_vq(
-            config.latent, config.codebook_size, config.codebooks, kmeans_vectors=config.kmeans_vectors
+            config.latent,
+            config.codebook_size,
+            config.codebooks,
+            kmeans_vectors=config.kmeans_vectors,
+            decay=config.decay,
         )
         with torch.no_grad():  # the networks begin as small corrections of the transform
             self.encoder.leave.weight.mul_(0.1)
