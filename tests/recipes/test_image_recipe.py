@@ -1,10 +1,12 @@
 """The bundled recipe of pictures, run as `zoo train` runs it, and what only picture recipes have."""
 
 import json
+import tarfile
 from dataclasses import dataclass
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_codec_recipe import trainer
 from torch import nn
@@ -12,10 +14,11 @@ from torch import nn
 from zoo.codecs.base import CodecInfo
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.base import ImageCodec
+from zoo.codecs.image.io import to_pixels
 from zoo.codecs.quantizers import residual_vq
 from zoo.recipes.cli import find_class, recipe_of, train
 from zoo.recipes.codec import Optimization
-from zoo.recipes.data.picture_generated import GeneratedPictures
+from zoo.recipes.data.picture_generated import GeneratedPictures, Scenes
 from zoo.recipes.export import export
 from zoo.recipes.image import ImageLosses, ImageRecipe
 
@@ -176,3 +179,42 @@ def test_a_recipe_says_which_module_trains_it_and_audio_is_the_default(tmp_path)
 def test_a_class_that_is_no_recipe_is_the_users_error(wrong):
     with pytest.raises(UserError, match=wrong):
         find_class(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["folders", "shards"])
+def test_the_full_recipes_train_on_a_corpus_of_the_layout_of_imagenet(tmp_path, layout):
+    scenes = Scenes(80, seed=5)
+    for number in range(8):
+        split = "val" if number % 4 == 0 else "train"
+        path = tmp_path / split / f"n0144{number % 2}" / f"{number}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(to_pixels(scenes.crop(number))).save(path)
+    for split in ("train", "val"):
+        with tarfile.open(tmp_path / f"{split}-0000.tar", "w") as tar:
+            for path in sorted((tmp_path / split).rglob("*.JPEG")):
+                tar.add(path, f"{path.stem}.jpeg")
+    # Two steps of all that the recipe switches on, and a validation, in place of 400,000 on a GPU.
+    smaller = {
+        "model.steps": 2, "model.discriminator_start": 0, "model.optimization.warmup": 1,
+        "model.codec.init_args.config.width": 8, "model.codec.init_args.config.groups": 4,
+        "model.codec.init_args.config.latent": 8, "model.codec.init_args.config.codebook_size": 16,
+        "data.init_args.batch_size": 2, "data.init_args.workers": 1, "data.init_args.crops.size": 32,
+        "trainer.val_check_interval": 2, "trainer.accelerator": "cpu", "run.log_every": 1,
+        "run.folder": tmp_path / "run",
+    }  # fmt: skip
+    if layout == "folders":
+        smaller |= {"data.init_args.train_dir": tmp_path / "train", "data.init_args.valid_dir": tmp_path / "val",
+                    "model.discriminators.patch_channels": 4}  # fmt: skip
+    else:
+        smaller |= {"data.init_args.train_shards": tmp_path / "train-*.tar", "model.discriminators.style_size": 32,
+                    "data.init_args.valid_shards": tmp_path / "val-*.tar", "model.discriminators.style_most": 16,
+                    "model.discriminators.style_channels": 4}  # fmt: skip
+    recipe = "vqgan.images-full" if layout == "folders" else "vqgan.images-full-shards"
+    folder = train(recipe, [f"--{name}={value}" for name, value in smaller.items()])
+    losses = [line for line in lines(folder) if "loss/absolute" in line]
+    assert [line["step"] for line in losses] == [1, 2]
+    assert all(losses[1][f"loss/{name}"] > 0 for name in ("absolute", "squared", "perceptual", "discriminator"))
+    assert any("valid/ssim/1 codebooks" in line for line in lines(folder))
+    kind = "PictureFolder" if layout == "folders" else "PictureShards"
+    assert checkpoint(folder)[kind] == {"consumed": 4}  # two batches of two crops
