@@ -59,6 +59,7 @@ class AudioRecipe(CodecRecipe):
         schedule: The arguments of `CodecRecipe`.
     """
 
+    losses: AudioLosses
     media = "audio"
     compared = ("mel", "wave", "noise", "loudness", "envelopes")
 

@@ -54,6 +54,7 @@ class ImageRecipe(CodecRecipe):
         schedule: The arguments of `CodecRecipe`.
     """
 
+    losses: ImageLosses
     media = "image"
     compared = ("absolute", "squared", "perceptual")
 

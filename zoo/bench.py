@@ -346,7 +346,8 @@ def _main() -> None:
 
         if len(chosen.media) != 2:
             parser.error("name a model and a folder of media")
-        bench_entropy(*chosen.media, chosen.json, chosen.device)
+        model, data = chosen.media
+        bench_entropy(model, data, chosen.json, chosen.device)
     else:
         from zoo.bench_quantizers import bench_quantizers
 

@@ -136,7 +136,7 @@ class TokenHeader(Coding):
 
     @property
     def flags(self) -> Flag:
-        return Flag.MIXED * self.mixed | Flag.GAINS * (self.scales is not None)
+        return Flag(Flag.MIXED * self.mixed | Flag.GAINS * (self.scales is not None))
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class PictureHeader(Coding):
 
     @property
     def flags(self) -> Flag:
-        return Flag.PICTURE | Flag.TILES * bool(self.tile) | Flag.MANY * (self.rows != 1)
+        return Flag(Flag.PICTURE | Flag.TILES * bool(self.tile) | Flag.MANY * (self.rows != 1))
 
 
 Header = TokenHeader | PictureHeader

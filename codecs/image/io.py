@@ -236,7 +236,8 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         else:
             return _as(image, "RGB")
         if not ImageCms.getProfileDescription(source).startswith("sRGB"):  # or values would be rounded for nothing
-            return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            return converted or image  # None only where it converts in place
     except (ImageCms.PyCMSError, OSError):
         pass
     return _as(image, "RGB")

@@ -149,7 +149,7 @@ class Choices:
         try:
             return self.curve.price_of_rate(bits, 1, "bits")
         except ValueError:
-            return self.curve.prices()[0]
+            return float(self.curve.prices()[0])
 
     def tokens(self, price: float) -> Tokens:
         """Tokens at a price."""

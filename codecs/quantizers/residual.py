@@ -59,7 +59,7 @@ class ResidualVectorQuantizer(Quantizer):
     @property
     def stack(self) -> Sequence[Level]:
         """The levels in the order in which they are used."""
-        return self.levels
+        return list(self.levels)
 
     def forward(self, z: Float[Tensor, "batch dim *grid"], n: Int[Tensor, "batch"] | int | None = None) -> Quantized:
         """See `Quantizer.forward`."""

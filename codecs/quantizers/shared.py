@@ -70,7 +70,7 @@ class SharedResidualVectorQuantizer(ResidualVectorQuantizer):
     @property
     def stack(self) -> Sequence[Level]:
         """The one codebook, once for each level."""
-        return [self.levels[0]] * len(self.codebook_sizes)
+        return [self.levels[0]] * len(self.codebook_sizes)  # type: ignore[list-item]  # a ModuleList holds any module
 
     def forward(self, z: Float[Tensor, "batch dim *grid"], n: Int[Tensor, "batch"] | int | None = None) -> Quantized:
         """See `Quantizer.forward`."""

@@ -80,7 +80,7 @@ class Members:
                         if entry.isfile() and Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
                             names.append(f"{shard.stem}/{entry.name}")
                             places.append((number, entry.offset_data, entry.size))
-                        tar.members = []  # which would grow with every picture
+                        tar.members = []  # type: ignore[attr-defined]  # which would grow with every picture
             except (tarfile.TarError, OSError) as error:
                 raise UserError(
                     f"{shard}: not an uncompressed tar file, or damaged ({error}); fetch it again"

@@ -94,8 +94,9 @@ class PictureStore:
         Raises:
             MediaError: It cannot be read; it has been reported and counted.
         """
-        if self._memory is not None and self._memory[place] is not None:
-            return self._memory[place]
+        kept = None if self._memory is None else self._memory[place]
+        if kept is not None:
+            return kept
         try:
             pixels = self.pictures.read(int(self.chosen[place]))
         except MediaError as error:
