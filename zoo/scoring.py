@@ -224,6 +224,7 @@ def _seconds(path: Path) -> float:
 
 
 def digest(data: bytes) -> str:
+    """SHA-256 as hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
