@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "vit-vqgan": "zoo.codecs.image.vit_vqgan:ViTVQGAN",
     "rqvae": "zoo.codecs.image.rqvae:RQVAE",
     "var-vqvae": "zoo.codecs.image.multi_scale:MultiScaleVQVAE",
+    "variable": "zoo.codecs.image.variable:VariableCodec",
 }
 
 

@@ -44,7 +44,13 @@ TINY = {
     "var-vqvae": {
         "plain": SMALL_VQGAN | dict(quant_kernel=3, scales=(1, 2, 3, 5)),
     },
-}
+    "variable": {
+        "plain": dict(
+            encoder_widths=(8, 8, 8), encoder_blocks=(1, 1, 1), decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
+            latent=24, codebooks=5, codebook_size=64, kmeans_vectors=500,
+        ),
+    },
+}  # fmt: skip
 
 
 def pictures(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -68,7 +74,9 @@ def tiny(architecture: str, variant: str) -> ImageCodec:
         codec = zoo.create(architecture, **TINY[architecture][variant])
         with torch.no_grad():
             for name, parameter in codec.named_parameters():
-                if parameter.ndim == 4 and parameter.shape[-1] > 1:  # not 1 x 1: attention would become too sharp
+                if parameter.ndim == 4 and not parameter.any():
+                    parameter.normal_(std=0.05)  # a residual block that begins as the identity
+                elif parameter.ndim == 4 and parameter.shape[-1] > 1:  # not 1 x 1: attention would become too sharp
                     parameter *= 2
                 elif name.endswith("bias"):
                     parameter *= 0.1

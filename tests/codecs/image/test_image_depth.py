@@ -12,18 +12,13 @@ from zoo.codecs.depth import encode_at_quality, encode_at_rate, map_bits
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.variable import VariableCodec, VariableConfig
 
-SMALL = VariableConfig(
-    encoder_widths=(8, 8, 8), encoder_blocks=(1, 1, 1), decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
-    latent=24, codebooks=5, codebook_size=64, kmeans_vectors=500,
-)  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def variable() -> ImageCodec:
     """Its networks add nothing to the transform, so that pictures are as near as latents are."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(1)
-        codec = VariableCodec(SMALL).train()
+        codec = VariableCodec(VariableConfig(**TINY["variable"]["plain"])).train()
         for layer in (codec.encoder.leave, codec.decoder.leave):
             layer.weight.zero_()
             layer.bias.zero_()
