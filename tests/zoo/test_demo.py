@@ -10,9 +10,7 @@ from PIL import Image
 
 import zoo
 from zoo import checkpoint, demo
-from zoo.codecs.audio.io import open_audio
 from zoo.container import measured_kbps
-from zoo.recipes.data.debian_prompts import split_of
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +47,6 @@ def test_demo_writes_audio_tokens_picture_and_table_and_says_where(model, tmp_pa
     assert all(name in said for name in ("demo.png", "original.wav", "codebooks.ztok", "table.md"))
 
 
-def test_bundled_recording_was_not_trained_on():
-    with open_audio(demo.RECORDING) as file:
-        assert (file.rate, file.channels) == (16000, 1)
-        assert split_of("en-allison", demo.RECORDING.stem, file.frames / file.rate) == "test-seen"
-
-
 def test_silence_too_short_to_score_gets_dashes_and_the_reason(model, tmp_path):
     soundfile.write(tmp_path / "click.wav", np.zeros(160), 16000)  # 10 ms
     assert demo.main([str(tmp_path / "click.wav"), "--model", str(model), "--out", str(tmp_path / "demo")]) == 0
@@ -62,23 +54,8 @@ def test_silence_too_short_to_score_gets_dashes_and_the_reason(model, tmp_path):
     assert "No score: " in (tmp_path / "demo" / "table.md").read_text()
 
 
-def test_only_the_start_of_a_long_recording_is_taken_at_its_own_rate_and_channels(tmp_path):
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (21 * 8000, 2))
-    soundfile.write(tmp_path / "long.wav", noise, 8000)
-    demo.copy_start(tmp_path / "long.wav", tmp_path / "start.wav")
-    start, rate = soundfile.read(tmp_path / "start.wav")
-    assert (rate, start.shape) == (8000, (20 * 8000, 2))
-    assert np.abs(start - noise[: len(start)]).max() < 1e-4  # 16 bits twice
-
-
 def test_a_missing_recording_gives_one_line_and_leaves_no_folder(model, tmp_path, capsys):
     assert demo.main([str(tmp_path / "no.wav"), "--model", str(model), "--out", str(tmp_path / "demo")]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "no.wav" in message
     assert not (tmp_path / "demo").exists()
-
-
-@pytest.mark.parametrize(("codebooks", "rates"), [(1, [1]), (2, [1, 2]), (8, [1, 4, 8]), (16, [2, 8, 16])])
-def test_the_rates_are_distinct_and_end_with_all_codebooks(codebooks, rates):
-    small = dict(filters=2, dim=4, lstm_layers=0, norm="none", codebooks=codebooks, codebook_size=2)
-    assert demo.three_rates(zoo.create("seanet", **small)) == rates
