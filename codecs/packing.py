@@ -99,5 +99,6 @@ def places(sizes: tuple[int, ...]) -> tuple[ndarray, ndarray, ndarray]:
 
 
 def portions(cells: int) -> Iterator[slice]:
+    """Slices of at most `CELLS` cells that together are so many."""
     for start in range(0, cells, CELLS):
         yield slice(start, start + CELLS)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from functools import cache
 from itertools import groupby
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from zoo import checkpoints, registry
 from zoo.codecs.context import FILE as CONTEXT_FILE
@@ -249,7 +249,14 @@ def unpack(data: bytes) -> tuple[Header, int]:
     return header, cursor.at
 
 
-def audio_facts(cursor: Cursor, flags: Flag, name: str, weights: str, sizes: tuple[int, ...], coded) -> TokenHeader:
+def audio_facts(
+    cursor: Cursor, flags: Flag, name: str, weights: str, sizes: tuple[int, ...], coded: dict[str, Any]
+) -> TokenHeader:
+    """The header whose last part, which `TokenHeader.facts` wrote, begins at the cursor.
+
+    Raises:
+        ValueError: That part ends too soon, or what it says makes no sense.
+    """
     rate, original, hop, codec_channels, channels, block = (cursor.number() for _ in range(6))
     mixed = Flag.MIXED in flags
     rows = 1 if mixed else -(-channels // max(1, codec_channels))
@@ -259,7 +266,10 @@ def audio_facts(cursor: Cursor, flags: Flag, name: str, weights: str, sizes: tup
     )
 
 
-def picture_facts(cursor: Cursor, flags: Flag, name: str, weights: str, sizes: tuple[int, ...], coded) -> PictureHeader:
+def picture_facts(
+    cursor: Cursor, flags: Flag, name: str, weights: str, sizes: tuple[int, ...], coded: dict[str, Any]
+) -> PictureHeader:
+    """The header whose last part `PictureHeader.facts` wrote; otherwise as `audio_facts`."""
     height, width = cursor.number(), cursor.number()
     unit = (0, cursor.number(), cursor.number()) if Flag.TILES in flags else (cursor.number(), 0, 0)
     rows = cursor.number() if Flag.MANY in flags else 1

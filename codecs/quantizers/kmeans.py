@@ -13,8 +13,8 @@ from zoo.codecs.quantizers.distributed import copy_from_first_rank, gather_rows
 from zoo.codecs.quantizers.draws import generator
 
 SLICE = 1 << 24  # distances held at once: 64 MiB of float32
-BLOCK = 64  # distances that are first reduced to their minimum; fewer or more are slower
 CACHED = 1 << 20  # on a processor: 4 MiB, which its cache holds until they are compared; a fifth faster than 64 MiB
+BLOCK = 64  # distances that are first reduced to their minimum; fewer or more are slower
 
 
 @torch.no_grad()
@@ -28,9 +28,13 @@ def in_slices(
     choose: Callable[[Float[Tensor, "part dim"]], Int[Tensor, "part"]], x: Float[Tensor, "vector dim"], size: int
 ) -> Int[Tensor, "vector"]:
     """What `choose` says of so many vectors at a time that `size` numbers for each of them stay within bounds."""
-    held = min(SLICE, CACHED) if x.device.type == "cpu" else SLICE
-    parts = [choose(part) for part in x.split(max(1, held // size))]
+    parts = [choose(part) for part in x.split(max(1, held_at_once(x.device) // size))]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def held_at_once(device: torch.device) -> int:
+    """How many distances to work out before they are compared."""
+    return CACHED if device.type == "cpu" else SLICE
 
 
 def first_minimum(x: Float[Tensor, "row column"]) -> Int[Tensor, "row"]:

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from zoo.codecs.quantizers.base import Paths
-from zoo.codecs.quantizers.kmeans import SLICE
+from zoo.codecs.quantizers.kmeans import held_at_once
 from zoo.codecs.quantizers.levels import Level, first_codebooks, flatten
 
 LARGEST = 1 << 20  # codewords of a level that are listed at most
-CACHED = 1 << 20  # distances held at once by a processor, whose cache has room for 4 MiB; other devices hold `SLICE`
 FEWEST = 8  # products of fewer vectors take other kernels, whose sums are rounded otherwise
 
 Step = tuple[Int[Tensor, "vector k"], Float[Tensor, "vector"]]
@@ -80,8 +79,8 @@ def beam_search(levels: Sequence[Level], x: Float[Tensor, "vector dim"], beam: i
     if largest > LARGEST:
         raise ValueError(f"a beam compares all codes of a level, at most {LARGEST}, got {largest}: use beam=1")
     tables = [level.lookup(torch.arange(level.size, device=x.device)) for level in levels]
-    held = CACHED if x.device.type == "cpu" else SLICE
-    parts = [list(beam_steps(tables, part, beam)) for part in x.split(max(FEWEST, held // (beam * largest)))]
+    vectors = max(FEWEST, held_at_once(x.device) // (beam * largest))
+    parts = [list(beam_steps(tables, part, beam)) for part in x.split(vectors)]
     return [tuple(torch.cat(column) for column in zip(*step, strict=True)) for step in zip(*parts, strict=True)]
 
 

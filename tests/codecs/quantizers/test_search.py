@@ -12,12 +12,15 @@ from zoo.codecs.quantizers import (
     FactorizedVectorQuantizer,
     GroupedResidualVectorQuantizer,
     LookupFreeQuantizer,
+    MultiScaleVectorQuantizer,
     ProjectedQuantizer,
     ResidualScalarQuantizer,
     ResidualVectorQuantizer,
     ScalarQuantizer,
     SharedResidualVectorQuantizer,
+    SplitResidualVectorQuantizer,
     VectorQuantizer,
+    kmeans,
     masked_channel_residual_vq,
     residual_vq,
     search,
@@ -154,7 +157,7 @@ def test_codes_found_by_a_beam_depend_on_their_latent_alone(quantizer, monkeypat
     assert torch.equal(torch.cat([quantizer.paths(row[None], beam=6).codes[-1] for row in z]), whole)
     cells = [quantizer.paths(z[..., i : i + 1], beam=6).codes[-1] for i in range(z.shape[-1])]
     assert torch.equal(torch.cat(cells, dim=2), whole)
-    monkeypatch.setattr(search, "CACHED", 6 * 32 * 9)  # nine vectors at once
+    monkeypatch.setattr(kmeans, "CACHED", 6 * 32 * 9)  # nine vectors at once
     assert torch.equal(quantizer.paths(z, beam=6).codes[-1], whole)
     assert torch.equal(quantizer.train().paths(z, beam=6).codes[-1], whole)
 
@@ -162,7 +165,7 @@ def test_codes_found_by_a_beam_depend_on_their_latent_alone(quantizer, monkeypat
 def test_no_more_distances_are_held_at_once_than_allowed(monkeypatch):
     sizes, measure = [], search.squared_distances
     monkeypatch.setattr(search, "squared_distances", lambda *pair: sizes.append(found := measure(*pair)) or found)
-    monkeypatch.setattr(search, "CACHED", 20000)
+    monkeypatch.setattr(kmeans, "CACHED", 20000)
     stack().encode(latents(3, DIM, 200), beam=16)
     assert 10000 < max(found.numel() for found in sizes) <= 20000
 
@@ -203,11 +206,19 @@ def test_each_cell_takes_the_codes_of_its_depth():
             "ScalarQuantizer is no residual quantizer",
         ),
         (
+            lambda z: SplitResidualVectorQuantizer(VectorQuantizer(4, 8), stack(3, dim=4), DIM).paths(z, beam=2),
+            "SplitResidualVectorQuantizer is no residual quantizer: .* use beam=1",
+        ),
+        (
+            lambda z: MultiScaleVectorQuantizer(DIM, 8, scales=(1, 2)).paths(z, beam=2),
+            "MultiScaleVectorQuantizer is no residual quantizer: .* use beam=1",
+        ),
+        (
             lambda z: ResidualVectorQuantizer([LookupFreeQuantizer(DIM * 4)] * 2).encode(z.repeat(1, 4, 1), beam=2),
             "at most 1048576, got 16777216: use beam=1",
         ),
     ],
-    ids=["no beam", "too many levels", "one codebook", "projected", "too many codes"],
+    ids=["no beam", "too many levels", "one codebook", "projected", "split", "multi-scale", "too many codes"],
 )
 def test_impossible_searches_are_refused(call, message):
     with pytest.raises(ValueError, match=message):

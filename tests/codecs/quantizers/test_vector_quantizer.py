@@ -93,7 +93,7 @@ def test_ties_go_to_the_lowest_code():
 def test_codes_do_not_depend_on_the_slices_that_bound_memory(monkeypatch):
     quantizer, z = VectorQuantizer(8, 32), torch.randn(2, 8, 500)
     whole = quantizer.encode(z)
-    monkeypatch.setattr("zoo.codecs.quantizers.kmeans.SLICE", 32 * 7)  # 7 vectors at a time
+    monkeypatch.setattr("zoo.codecs.quantizers.kmeans.CACHED", 32 * 7)  # 7 vectors at a time
     assert torch.equal(quantizer.encode(z), whole)
 
 
