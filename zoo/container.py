@@ -151,17 +151,34 @@ def write_picture(
 
     Args:
         path: The file.
-        tokens: What the codec's `encode` gave; codes behind `tokens.depth` are not stored.
-        info: The codec's.
-        entropy: How codes are coded; packed all the same where that is smaller.
-        context: The trained model of codes that `entropy="trained"` takes.
+        tokens, info, entropy, context: See `pack_picture`.
 
     Returns:
         What the file says before its codes.
 
     Raises:
-        ValueError: Codes outside their codebooks or of another shape than the picture's size asks for.
+        ValueError: As `pack_picture`.
         UserError: The file cannot be written.
+    """
+    header, data = pack_picture(tokens, info, entropy, context)
+    with AtomicFile(path) as file:
+        put(file, data)
+    return header
+
+
+def pack_picture(
+    tokens: Tokens, info: CodecInfo, entropy: Entropy = "adaptive", context: ContextModel | None = None
+) -> tuple[PictureHeader, bytes]:
+    """What the token file of a picture (or of several of one size) says before its codes, and all of the file.
+
+    Args:
+        tokens: What the codec's `encode` gave; codes behind `tokens.depth` are not stored.
+        info: The codec's.
+        entropy: How codes are coded; packed all the same where that is smaller.
+        context: The trained model of codes that `entropy="trained"` takes.
+
+    Raises:
+        ValueError: Codes outside their codebooks or of another shape than the picture's size asks for.
     """
     codes = tokens.codes.cpu().numpy()
     if (tokens.lengths != tokens.lengths[:1]).any():
@@ -183,9 +200,7 @@ def write_picture(
     if not coded:
         header = PictureHeader(**asdict(header) | {"entropy": "none", "context": ""})
     data = pack(header) + payload
-    with AtomicFile(path) as file:
-        put(file, data + CRC.pack(zlib.crc32(data)))
-    return header
+    return header, data + CRC.pack(zlib.crc32(data))
 
 
 @dataclass(frozen=True)

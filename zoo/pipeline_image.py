@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from zoo.codecs.base import Tokens
@@ -14,7 +13,7 @@ from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.io import Pixels, image_writer, read_pixels
 from zoo.codecs.image.rate import encode_to_bits, encode_to_quality, psnr_of
 from zoo.codecs.image.tiling import Progress, decode_tiled, encode_tiled
-from zoo.container import TokenFileError, TokenReader, write_picture
+from zoo.container import TokenFileError, TokenReader, pack_picture, write_picture
 from zoo.container_header import Entropy
 
 
@@ -31,16 +30,12 @@ def tokenize_picture(
 ) -> dict[str, Any]:
     """See `zoo.tokenize`; returns facts about the token file."""
     AtomicFile(target).discard()  # a place that cannot be written is refused before the work
-
-    def write(path: str | Path, tokens: Tokens) -> None:
-        write_picture(path, tokens, codec.info, entropy, codec.code_model if entropy == "trained" else None)
-
     pixels = read_pixels(source)
     try:
-        tokens = encode(codec, pixels, codebooks, bpp, quality, beam, write, progress)
+        tokens = encode(codec, pixels, codebooks, bpp, quality, beam, entropy, progress)
     except ValueError as error:
         raise UserError(f"{printable(source)}: {error}") from error
-    write(target, tokens)
+    write_picture(target, tokens, codec.info, entropy, codec.code_model)
     with TokenReader(target) as reader:
         facts = reader.facts()
     if quality is not None:
@@ -55,10 +50,10 @@ def encode(
     bpp: float | None,
     quality: float | None,
     beam: int,
-    write: Callable[[Path, Tokens], None],
+    entropy: Entropy,
     progress: Progress | None,
 ) -> Tokens:
-    """Tokens at the number of codebooks, the bits per pixel of the file that `write` makes, or the quality."""
+    """Tokens at the number of codebooks, the bits per pixel of the token file, or the quality."""
     if bpp is not None and quality is not None:
         raise ValueError("give either bits per pixel or a quality, not both")
     for name, value in (("bits per pixel", bpp), ("a quality in dB", quality)):
@@ -68,15 +63,13 @@ def encode(
         return encode_to_quality(codec, pixels, quality, codebooks, beam, progress=progress)
     if bpp is None:
         return encode_tiled(codec, pixels, codebooks, beam, progress=progress)
-    with TemporaryDirectory() as folder:
-        trial = Path(folder, "trial.ztok")
+    bits, measure = bpp * pixels.shape[0] * pixels.shape[1], file_bits(codec, entropy)
+    return encode_to_bits(codec, pixels, bits, measure, codebooks, beam, progress=progress)
 
-        def bits(tokens: Tokens) -> float:
-            write(trial, tokens)
-            return 8 * trial.stat().st_size
 
-        height, width = pixels.shape[:2]
-        return encode_to_bits(codec, pixels, bpp * height * width, bits, codebooks, beam, progress=progress)
+def file_bits(codec: ImageCodec, entropy: Entropy) -> Callable[[Tokens], float]:
+    """How many bits the token file of a picture has, header and all, without writing it."""
+    return lambda tokens: 8.0 * len(pack_picture(tokens, codec.info, entropy, codec.code_model)[1])
 
 
 def reconstruct_picture(

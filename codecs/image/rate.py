@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 from torch import Tensor
@@ -17,11 +18,11 @@ from zoo.codecs.base import Tokens
 from zoo.codecs.depth import Choice, Curve, with_depth
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.io import Pixels
-from zoo.codecs.image.tiling import Progress, Tiling, decode_tiled, encode_tiled, visit
+from zoo.codecs.image.tiling import Progress, Tiling, assemble, decode_tiled, visit
 
 KEPT = 1 << 14  # cells whose choices are remembered: each takes some kilobytes
 CLOSE = 0.99  # of the bits that there are; nearer is not looked for
-PASSES = 8  # at most, in looking for it
+PASSES = 8  # in looking for it, after which anything that fits will do
 STOPS = 1024  # prices that a quality is looked for among
 
 
@@ -51,33 +52,7 @@ def encode_to_bits(
     Raises:
         ValueError: One code for each cell takes more bits, or as `encode_tiled`.
     """
-    choices = Choices(codec, pixels, codebooks, beam, tiling, progress)
-    best, least, most, rate = None, 0.0, float("inf"), float(bits)
-    tried: set[float] = set()
-    for _ in range(PASSES):
-        price = choices.price(rate)
-        if price in tried:
-            break
-        tried.add(price)
-        tokens = choices.tokens(price)
-        found = measure(tokens)
-        if found <= bits:
-            best, least = tokens, rate
-            if found >= CLOSE * bits:
-                break
-        else:
-            most = rate
-        rate *= bits / found
-        if not least < rate < most:
-            rate = (least + most) / 2
-    if best is None:
-        best = choices.tokens(choices.curve.prices()[0])
-        if (found := measure(best)) > bits:
-            raise ValueError(
-                f"{bits:.0f} bits are too few: a file with one code for each cell takes {found:.0f}, which is"
-                f" {found / np.prod(pixels.shape[:2]):.4g} bits per pixel; ask for that or more"
-            )
-    return best
+    return Choices(codec, pixels, codebooks, beam, tiling, progress).within(bits, measure)
 
 
 def encode_to_quality(
@@ -112,7 +87,9 @@ def psnr_of(found: Pixels, wanted: Pixels) -> float:
 
 
 class Choices:
-    """What the cells of a picture may choose from.
+    """What the cells of a picture may choose from: found once, for any number of rates.
+
+    Arguments are those of `encode_to_bits`.
 
     Attributes:
         curve: Which price gives which rate.
@@ -122,10 +99,10 @@ class Choices:
         self,
         codec: ImageCodec,
         pixels: Pixels,
-        codebooks: int | None,
-        beam: int,
-        tiling: Tiling | None,
-        progress: Progress | None,
+        codebooks: int | None = None,
+        beam: int = 1,
+        tiling: Tiling | None = None,
+        progress: Progress | None = None,
     ) -> None:
         if codec.info.tile:
             raise ValueError("a tokenizer of fixed size has no cells that could have different numbers of codes")
@@ -141,21 +118,52 @@ class Choices:
                 self._kept.append(choice)
             return z
 
-        for _ in visit(codec, pixels, look, tiling, progress):
-            pass
+        self._places = [place for place, _ in visit(codec, pixels, look, tiling, progress)]
 
-    def price(self, bits: float) -> float:
-        """The price at which codes and map of depths take so many bits; that of the fewest codes if these take more."""
-        try:
-            return self.curve.price_of_rate(bits, 1, "bits")
-        except ValueError:
-            return float(self.curve.prices()[0])
+    def within(self, bits: float, measure: Callable[[Tokens], float]) -> Tokens:
+        """Tokens for which `measure` gives at most so many bits; see `encode_to_bits`.
+
+        A file's bits fall with the price, and are nearly in proportion to those that the curve counts. So each guess
+        corrects the one before; once that leads out of what is known to fit and not to fit, the middle is taken.
+        """
+        prices = self.curve.prices()
+        best, fits, exceeds, asked = None, -1, len(prices), float(bits)
+        for tries in count(1):
+            stop = self._stop(asked, prices)
+            guessed = fits < stop < exceeds
+            if not guessed:
+                stop = (fits + exceeds) // 2
+            tokens = self.tokens(float(prices[stop]))
+            found = measure(tokens)
+            if found <= bits:
+                best, fits = tokens, stop
+            else:
+                exceeds = stop
+            if exceeds - fits == 1 or (best is not None and (tries >= PASSES or CLOSE * bits <= found <= bits)):
+                break
+            asked *= (1 + CLOSE) / 2 * bits / found if guessed else 1
+        if best is None:
+            raise ValueError(
+                f"{bits:.0f} bits are too few: a file with one code for each cell takes {found:.0f}, which is"
+                f" {found / np.prod(self._pixels.shape[:2]):.4g} bits per pixel; ask for that or more"
+            )
+        return best
 
     def tokens(self, price: float) -> Tokens:
         """Tokens at a price."""
-        kept = iter(self._kept or ())
-        search = lambda z, _: (self._choice(z) if self._kept is None else next(kept)).codes(price)  # noqa: E731
-        return with_depth(encode_tiled(self._codec, self._pixels, self._codebooks, 1, search, self._tiling))
+        if self._kept is None:
+            parts = visit(self._codec, self._pixels, lambda z: self._choice(z).codes(price), self._tiling)
+        else:
+            choices = zip(self._places, self._kept, strict=True)
+            parts = ((place, choice.codes(price)) for place, choice in choices)
+        return with_depth(assemble(self._codec, self._pixels.shape[:2], self._codebooks, parts))
+
+    def _stop(self, bits: float, prices: Tensor) -> int:
+        """The last of falling prices at which codes and map of depths take at most so many bits, or else the first."""
+        try:
+            return int((prices > self.curve.price_of_rate(bits, 1, "bits")).sum())
+        except ValueError:
+            return 0
 
     def _choice(self, z: Tensor) -> Choice:
         return Choice.of(self._codec, self._codec.paths(z, self._codebooks, self._beam), 1, None)

@@ -10,7 +10,7 @@ How a picture is cut depends on its size alone. Tokenizers of fixed size see eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -134,9 +134,16 @@ def encode_tiled(
     """
     codec.check_codebooks(codebooks)
     search = search or codec.beam_search(codebooks, beam)
-    size = pixels.shape[:2]
+    parts = visit(codec, pixels, lambda z: codec.codes_of(z, z, codebooks, search), tiling, progress)
+    return assemble(codec, pixels.shape[:2], codebooks, parts)
+
+
+def assemble(
+    codec: ImageCodec, size: tuple[int, ...], codebooks: int | None, parts: Iterable[tuple[Place, Tensor]]
+) -> Tokens:
+    """Tokens of a picture of that height and width out of the codes of its tiles, each with where they lie."""
     codes = torch.full((1, codebooks or codec.info.codebooks, *codec.grid(*size)), -1)
-    for place, found in visit(codec, pixels, lambda z: codec.codes_of(z, z, codebooks, search), tiling, progress):
+    for place, found in parts:
         codes[place] = found.cpu()
     return Tokens(codes, torch.tensor([size]), None, codec.name, codec.weights)
 
