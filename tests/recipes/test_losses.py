@@ -84,14 +84,14 @@ def test_feature_matching_is_relative_to_the_real_features_and_trains_only_the_f
 def test_discriminators_learn_to_tell_noise_from_tones(config):
     torch.manual_seed(0)
     judges = Discriminators(config)
-    optimizer = torch.optim.AdamW(judges.parameters(), lr=1e-2)
-    for step in range(80):
+    optimizer = torch.optim.AdamW(judges.parameters(), lr=3e-3)
+    for step in range(120):
         real = torch.cat([sine(500 + 5 * step, 0.3), sine(900 - 5 * step, 0.3)])[..., :2000]
         loss = hinge_discriminator(judges(real), judges(noise(step, 0.2, (2, 1, 2000))))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert loss < 1.0  # 2 at the start, and without learning
+    assert loss < 0.9  # 2 at the start, and without learning
 
 
 def test_discriminators_take_any_length_and_several_channels():
