@@ -3,7 +3,7 @@
 A forward pass writes the keys and values of its block behind `length` and never moves it; only `commit` does. What was
 not committed is overwritten by the next block, so there is nothing to roll back, and a chain commits without copying.
 
-    slots of row r:   [ committed: 0 .. length[r] - 1 ][ block: length[r] .. length[r] + N - 1 ][ room ... capacity - 1 ]
+    slots of row r:  [ committed: 0 .. length[r] - 1 | block: length[r] .. length[r] + N - 1 | room: .. capacity - 1 ]
 """
 
 from __future__ import annotations
@@ -145,39 +145,33 @@ class State:
         self.condition = {name: [part[rows] for part in parts] for name, parts in self.condition.items()}
         self.length.copy_(self.length[rows])
 
-    def open(
-        self, slots: int, block_mask: Bool[Tensor, "#R N N"] | None, causal: bool, dtype: torch.dtype | None = None
-    ) -> Block:
+    def open(self, slots: int, block_mask: Bool[Tensor, "#R N N"] | None, causal: bool) -> Block:
         """Where a block of so many slots is written and what it sees; for models, once a forward pass.
 
         Args:
             causal: What slots see of the block if there is no mask: those up to themselves, or all.
-            dtype: Of the bias; default: that of the memory.
         """
         self.check(self.rows, slots)
-        device = self.length.device
-        span = self._longest + slots
+        memory, device = self._memory.layers, self.length.device
+        start, span = self._longest, self._longest + slots
         self._memory.written = span
-        see = None
-        if block_mask is not None:
-            see = block_mask | torch.eye(slots, dtype=torch.bool, device=device)
-        elif causal and slots > 1:
-            see = torch.ones(1, slots, slots, dtype=torch.bool, device=device).tril_()
-        kind = dtype or self._memory.layers[0].dtype
+        if self._uniform and start == 0:
+            return lone_block(slots, block_mask, causal, memory[0], memory)
+        see = _see(slots, block_mask, causal, device)
         if self._uniform:
             visible = None
             if see is not None:
                 visible = torch.ones(len(see), slots, span, dtype=torch.bool, device=device)
-                visible[:, :, self._longest :] = see
-            return Block(self._memory.layers, slice(self._longest, span), span, _bias(visible, kind))
-        behind = torch.arange(span, device=device) - self.length[:, None]  # slot of the block, negative: committed
+                visible[:, :, start:] = see
+            return Block(memory, slice(start, span), span, _bias(visible, memory[0].dtype))
+        behind = torch.arange(span, device=device) - self.length[:, None]  # slot of the block; negative: committed
         visible = ((behind < slots) if see is None else (behind < 0))[:, None].expand(-1, slots, -1)
         if see is not None:
             inside = behind.clamp(0, slots - 1)[:, None].expand(-1, slots, -1)
-            seen = see.expand(self.rows, -1, -1).gather(2, inside) & ((behind >= 0) & (behind < slots))[:, None]
-            visible = visible | seen
+            seen = see.expand(self.rows, -1, -1).gather(2, inside)
+            visible = visible | (seen & ((behind >= 0) & (behind < slots))[:, None])
         index = self.length[:, None] + torch.arange(slots, device=device)
-        return Block(self._memory.layers, index, span, _bias(visible, kind))
+        return Block(memory, index, span, _bias(visible, memory[0].dtype))
 
     def _block(self) -> int:
         """Slots behind the longest row that hold keys and values."""
@@ -212,21 +206,27 @@ class Block:
     """A block being run: layers give it their keys and values and get back all that it sees.
 
     Attributes:
+        memory: `[keys or values, R, heads, capacity, head_dim]` of each layer; empty if nothing is remembered.
+        target: Slots that the block is written to.
         span: Slots that any row of the block sees; keys come back cut to it.
         bias: `[R or 1, 1, N, span]`, 0 where a slot sees and -inf where not, to be added to attention scores; None if
-            every slot sees the whole span.
+            every slot sees the whole span, or if
+        causal: nothing is committed, and each slot sees the block up to itself.
     """
 
-    layers: list[Tensor]
+    memory: list[Tensor]
     target: slice | Int[Tensor, "R N"]
     span: int
     bias: Float[Tensor, "#R 1 N span"] | None
+    causal: bool = False
 
     def extend(
         self, layer: int, keys: Float[Tensor, "R H N E"], values: Float[Tensor, "R H N E"]
     ) -> tuple[Float[Tensor, "R H span E"], Float[Tensor, "R H span E"]]:
-        """Write the block's keys and values of one layer; returns those of the past and the block, as views."""
-        memory = self.layers[layer]
+        """Write the block's keys and values of one layer; returns those of the past and the block."""
+        if not self.memory:
+            return keys, values
+        memory = self.memory[layer]
         if isinstance(self.target, slice):
             memory[0, :, :, self.target] = keys
             memory[1, :, :, self.target] = values
@@ -236,6 +236,33 @@ class Block:
             memory[1, row, :, self.target] = values.transpose(1, 2)
         seen = memory[:, :, :, : self.span]
         return seen[0], seen[1]
+
+
+def open_block(
+    state: State | None, x: Float[Tensor, "R N D"], block_mask: Bool[Tensor, "#R N N"] | None, causal: bool
+) -> Block:
+    """`State.open` where there is memory; else a block that sees itself alone and is written nowhere."""
+    if state is None or not state.capacity:
+        return lone_block(x.shape[1], block_mask, causal, x, [])
+    return state.open(x.shape[1], block_mask, causal)
+
+
+def lone_block(
+    slots: int, block_mask: Bool[Tensor, "#R N N"] | None, causal: bool, like: Tensor, memory: list[Tensor]
+) -> Block:
+    """A block with nothing before it; its bias has the dtype and device of `like`."""
+    if block_mask is None:
+        return Block(memory, slice(0, slots), slots, None, causal and slots > 1)
+    return Block(memory, slice(0, slots), slots, _bias(_see(slots, block_mask, causal, like.device), like.dtype))
+
+
+def _see(slots: int, block_mask: Tensor | None, causal: bool, device: torch.device) -> Tensor | None:
+    """bool `[R or 1, N, N]`, what each slot sees of the block; None: all of it."""
+    if block_mask is not None:
+        return block_mask | torch.eye(slots, dtype=torch.bool, device=device)
+    if causal and slots > 1:
+        return torch.ones(1, slots, slots, dtype=torch.bool, device=device).tril_()
+    return None
 
 
 def _bias(visible: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -1,0 +1,80 @@
+"""Tokens of all codebooks into one vector a slot, and hidden states into logits of each codebook."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+
+class CodeEmbedding(nn.Module):
+    """Sum of one vector for each codebook, and of learned positions if there are any.
+
+    Args:
+        cards: Tokens of each codebook.
+        specials: Input-only ids behind each card.
+        width: D.
+        context: Learned positions of each axis; 0: none.
+        axes: Coordinates of a position.
+    """
+
+    def __init__(self, cards: tuple[int, ...], specials: int, width: int, context: int = 0, axes: int = 1):
+        super().__init__()
+        sizes = [card + specials for card in cards]
+        self.table = nn.Embedding(sum(sizes), width)
+        self.positions = nn.ModuleList(nn.Embedding(context, width) for _ in range(axes if context else 0))
+        self.first: Tensor
+        self.register_buffer("first", torch.tensor([0, *sizes[:-1]]).cumsum(0), persistent=False)
+        self.context = context
+        for table in (self.table, *self.positions):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, tokens: Int[Tensor, "R N Q"], positions: Int[Tensor, "R N *axes"]) -> Float[Tensor, "R N D"]:
+        """
+        Raises:
+            ValueError: A position beyond the learned ones (looked at on a CPU only, where looking is free).
+        """
+        x = self.table(tokens[..., 0]) if len(self.first) == 1 else self.table(tokens + self.first).sum(2)
+        if self.positions and positions.device.type == "cpu" and positions.max() >= self.context:
+            raise ValueError(
+                f"position {positions.max()} is beyond the context of {self.context}; give a shorter prompt"
+            )
+        for axis, table in enumerate(self.positions):
+            x = x + table(positions if positions.ndim == 2 else positions[..., axis])
+        return x
+
+
+class CodeHeads(nn.Module):
+    """Logits of each codebook, from one matrix.
+
+    Args:
+        cards: Tokens of each codebook.
+        width: D.
+        bias: Of the matrix.
+        tied: The embedding whose table is the matrix, too; its input-only ids get no logits.
+    """
+
+    def __init__(self, cards: tuple[int, ...], width: int, bias: bool = False, tied: CodeEmbedding | None = None):
+        super().__init__()
+        self.cards = cards
+        self.sizes = list(cards)
+        if tied is not None:
+            specials = (tied.table.num_embeddings - sum(cards)) // len(cards)
+            self.sizes = [card + specials for card in cards]
+        self.product = nn.Linear(width, sum(self.sizes), bias=bias)
+        if tied is not None:
+            self.product.weight = tied.table.weight
+        else:
+            nn.init.normal_(self.product.weight, std=0.02)
+        if bias:
+            nn.init.zeros_(self.product.bias)
+
+    def forward(self, hidden: Float[Tensor, "R N D"]) -> Float[Tensor, "R N Q V"]:
+        """float32; -inf behind the card of a codebook smaller than the largest."""
+        logits = self.product(hidden).float()
+        if len(set(self.cards)) == 1:
+            return logits.unflatten(-1, (len(self.cards), -1))[..., : self.cards[0]]
+        largest = max(self.cards)
+        parts = [part[..., :card] for part, card in zip(logits.split(self.sizes, -1), self.cards, strict=True)]
+        return torch.stack([pad(part, (0, largest - part.shape[-1]), value=float("-inf")) for part in parts], -2)
