@@ -39,10 +39,12 @@ class KeyMap:
     Attributes:
         rules: The first rule that fits a name takes it.
         aliases: Other spellings of their names, `(pattern, replacement)` for `re.sub`, applied before reading.
+        ignored: Patterns of their names that hold nothing learned, such as masks, and are not read.
     """
 
     rules: tuple[Rule, ...]
     aliases: tuple[tuple[str, str], ...] = field(default=())
+    ignored: tuple[str, ...] = ()
 
     def read(self, theirs: Tensors) -> Tensors:
         """Our state dict from their tensors.
@@ -52,6 +54,8 @@ class KeyMap:
         """
         for pattern, replacement in self.aliases:
             theirs = {re.sub(pattern, replacement, name): tensor for name, tensor in theirs.items()}
+        for pattern in self.ignored:
+            theirs = {name: tensor for name, tensor in theirs.items() if not re.fullmatch(pattern, name)}
         return _translate([(rule.theirs, rule.ours, rule.read) for rule in self.rules], theirs)
 
     def write(self, ours: Tensors) -> Tensors:
@@ -238,6 +242,11 @@ def vqgan(levels: int, names: VQGANNames = OURS, quantizer: tuple[Rule, ...] = C
     return KeyMap(tuple(rules))
 
 
+def llamagen(levels: int) -> KeyMap:
+    """LlamaGen's tokenizer to a `VQGAN`; which codes the last batches of its training used is left behind."""
+    return replace(vqgan(levels, LLAMAGEN), ignored=(r"quantize\.codebook_used",))
+
+
 def var_vqvae(levels: int, scales: int) -> KeyMap:
     """VAR's tokenizer to a `MultiScaleVQVAE`; how often each code was hit is left behind, and written as zeros."""
     codebook = Rule(
@@ -287,8 +296,8 @@ def _matrix(kernel: Tensor) -> tuple[Tensor]:
 KEYMAPS = {
     "encodec-24khz": encodec((8, 5, 4, 2)),
     "encodec-48khz": encodec((8, 5, 4, 2), weight_norm=False),
-    "llamagen-f16": vqgan(5, LLAMAGEN),
-    "llamagen-f8": vqgan(4, LLAMAGEN),
+    "llamagen-f16": llamagen(5),
+    "llamagen-f8": llamagen(4),
     "taming-f16": vqgan(5),
     "var-vqvae": var_vqvae(5, scales=10),
 }
