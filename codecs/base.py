@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.codecs.quantizers.base import Paths, Usage
+from zoo.codecs.quantizers.base import Paths, Spread, Usage
 from zoo.codecs.streaming import Window, advance
 
 Search = Callable[[Tensor, Tensor], Tensor]
@@ -174,9 +174,12 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, media: Tensor, codebooks: Int[Tensor, "batch"] | int | None = None, quantize: bool = True
+        self, media: Tensor, codebooks: Int[Tensor, "batch"] | int | Spread | None = None, quantize: bool = True
     ) -> CodecOutput:
-        """Reconstruct for training: `codebooks` may differ by row; `quantize=False` skips the quantizer."""
+        """Reconstruct for training: `quantize=False` skips the quantizer.
+
+        `codebooks` may differ by row, or by cell: a function of the cells' errors, for residual quantizers.
+        """
 
     @abstractmethod
     def encode(

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from zoo.codecs.base import AudioCodec, Codec, Search, Tokens
 from zoo.codecs.image.base import ImageCodec
-from zoo.codecs.quantizers.base import Paths
+from zoo.codecs.quantizers.base import Paths, Spread
 
 Bits = Callable[[Tensor], Tensor]
 """Bits `[batch, *grid]` of the codes `[batch, k, *grid]` of each cell."""
@@ -157,6 +157,31 @@ def price_of_stream(
         raise ValueError("a recording without samples has no rate; give at least one chunk that is not empty")
     take(rest, True)
     return curve.price_of_rate(kbps, rate_unit(codec, (1, samples)), "kbps")
+
+
+def spread_at_rates(codec: Codec, budgets: Float[Tensor, "batch"]) -> Spread:
+    """What `Codec.forward` takes as `codebooks`, to train at rates as `encode_at_rate` chooses them.
+
+    Args:
+        codec: A codec with a residual quantizer.
+        budgets: Bits that each row may take, before entropy coding.
+    """
+    info = codec.info
+    costs = torch.tensor([info.bits(k) if k else 0.0 for k in range(info.codebooks + 1)])
+
+    def spread(errors: Float[Tensor, "batch levels *grid"]) -> Int[Tensor, "batch *grid"]:
+        grid, cells = errors[:, 0].shape, errors[0, 0].numel()
+        hull = convex_hull(errors.movedim(1, -1).flatten(0, -2).cpu(), costs, least=1)
+        depths = []
+        for row, budget in enumerate(budgets.tolist()):
+            part = slice(row * cells, (row + 1) * cells)
+            own = Hull(hull.depths[part], hull.bits[part], hull.prices[part])
+            curve = Curve(info.codebooks)
+            curve.add(own)
+            depths.append(own.depth(curve.price_of_rate(budget, 1, "bits")))
+        return torch.cat(depths).view(grid).to(errors.device)
+
+    return spread
 
 
 def with_depth(tokens: Tokens) -> Tokens:

@@ -6,19 +6,24 @@ What audio and image codecs share; `AudioRecipe` and `ImageRecipe` add their dis
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
+from rich.progress import Progress, TextColumn
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from zoo.codecs.base import Codec, CodecOutput
+from zoo.codecs.depth import rate_unit, spread_at_rates
 from zoo.codecs.errors import UserError
+from zoo.codecs.quantizers.base import Spread
 from zoo.recipes.balancer import AdaptiveAdversary, Balancer
 from zoo.recipes.ema import WeightAverage
 from zoo.recipes.losses.adversarial import LeCam, feature_matching, hinge_discriminator, hinge_generator
@@ -101,7 +106,11 @@ class CodecRecipe(LightningModule, ABC):
         quantize_after: First step with the quantizer; until then the codec is a plain autoencoder, so that
             codebooks begin on latents that mean something.
         full_share: Share of rows that use all codebooks; the others draw from 1 to all, log-uniformly.
+        rates: Rows draw a rate between these instead, log-uniformly, and spread it over their cells as
+            `encode_at_rate` does (bits per pixel, or kbps; before entropy coding).
         validate_codebooks: Numbers of codebooks to measure at validation (besides no quantization).
+        codebooks_first: Gather latents for the k-means start of the codebooks before the first step, with the encoder
+            as it is then: for codecs whose latents need no training.
         start_from: Checkpoint whose weights to begin with instead of random ones, as `zoo.load` takes it: a bundled
             name, a folder, or `hf-hub:user/repo@revision`. Its codec must have the same shape.
     """
@@ -120,13 +129,18 @@ class CodecRecipe(LightningModule, ABC):
         discriminator_start: int = 0,
         quantize_after: int = 0,
         full_share: float = 0.4,
+        rates: tuple[float, float] | None = None,
         validate_codebooks: tuple[int, ...] = (1, 2, 4, 8),
+        codebooks_first: bool = False,
         start_from: str | None = None,
     ):
         super().__init__()
         self.automatic_optimization = False
         self.steps, self.seed, self.losses, self.optimization = steps, seed, losses, optimization
         self.discriminator_start, self.quantize_after, self.full_share = discriminator_start, quantize_after, full_share
+        if rates is not None and not 0 < rates[0] <= rates[1]:
+            raise ValueError(f"rates must be two numbers above 0, the lower first, got {rates}")
+        self.rates, self.codebooks_first = rates, codebooks_first
         self.validate_codebooks = tuple(n for n in validate_codebooks if n <= codec.info.codebooks)
         if start_from is not None:
             start(codec, start_from)
@@ -158,12 +172,25 @@ class CodecRecipe(LightningModule, ABC):
         """Scores of a whole validation set, by `metric/label`, for metrics that single media don't have."""
         return self.histogram.take()
 
+    def on_train_start(self) -> None:
+        """Start the codebooks by k-means, if that is to come first; nothing else of the codec changes."""
+        if self.codebooks_first:
+            start_codebooks(self.codec, self.batches_alone())
+            self.average.restart(self.codec)
+
+    def batches_alone(self) -> Iterator[Float[Tensor, "batch channel *space"]]:
+        """Endless training media, without moving the place in the stream where training begins or goes on."""
+        stream = copy(self.trainer.train_dataloader.dataset)
+        stream.batches = sys.maxsize
+        for batch in stream:
+            yield batch[self.media].to(self.device)
+
     def training_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
         step = int(self.step)
         real: Float[Tensor, "batch channel *space"] = batch[self.media]
         generator, discriminator = self.prepare(step)
 
-        output = self.codec(real, self.draw_codebooks(step, len(real)), quantize=step >= self.quantize_after)
+        output = self.codec(real, self.draw_codebooks(step, real), quantize=step >= self.quantize_after)
         report = {}
         adversaries = self.discriminators is not None and step >= self.discriminator_start
         if adversaries:
@@ -196,15 +223,20 @@ class CodecRecipe(LightningModule, ABC):
                 group["lr"] = rate * self.rate_factor(step)
         return _listed(wrapped)[0], (_listed(raw) + [None])[1]
 
-    def draw_codebooks(self, step: int, rows: int) -> Int[Tensor, "batch"]:
+    def draw_codebooks(self, step: int, real: Float[Tensor, "batch channel *space"]) -> Int[Tensor, "batch"] | Spread:
         """Number of codebooks of each row: all of them for a share of the rows, log-uniform for the rest.
 
-        Each doubling of the rate is as likely as any other, so that low rates are practised as much as high ones.
+        Each doubling of the rate is as likely as any other, so that low rates are practised as much as high ones. With
+        `rates`: how each row spreads its own rate over its cells.
         """
-        everything = self.codec.info.codebooks
+        everything, rows = self.codec.info.codebooks, len(real)
         generator = torch.Generator().manual_seed(
             (self.seed + 1) * 7_919_777 + step * self.trainer.world_size + self.global_rank
         )
+        if self.rates is not None:
+            low, high = self.rates
+            drawn = low * (high / low) ** torch.rand(rows, generator=generator)
+            return spread_at_rates(self.codec, drawn * rate_unit(self.codec, tuple(real.shape[-2:])))
         full = torch.rand(rows, generator=generator) < self.full_share
         drawn = (everything + 1) ** torch.rand(rows, generator=generator)
         return torch.where(full, everything, drawn.long()).clamp(max=everything).to(self.device)
@@ -281,6 +313,30 @@ class CodecRecipe(LightningModule, ABC):
         kind = type(self.codec)
         class_path = f"{kind.__module__}.{kind.__qualname__}"
         checkpoint["codec"] = {"class_path": class_path, "config": asdict(self.codec.config), "seed": self.seed}
+
+
+@torch.no_grad()
+def start_codebooks(codec: Codec, media: Iterator[Tensor]) -> None:
+    """Show latents to a quantizer until its codebooks have started by k-means; at once if they have.
+
+    Raises:
+        UserError: The quantizer waits for no latents.
+    """
+    waiting = getattr(codec.quantizer, "start", None)
+    if waiting is None:
+        raise UserError("codebooks_first needs a quantizer that starts by k-means; give the codec kmeans_vectors")
+    if waiting.fitted:
+        return
+    codec.train()
+    with Progress(*Progress.get_default_columns(), TextColumn("{task.fields[note]}")) as bar:
+        task = bar.add_task("codebooks", total=waiting.vectors, note="gathering latents")
+        for batch in media:
+            seen = len(waiting.gathered)
+            note = "k-means of every level" if 2 * seen >= waiting.vectors else "gathering latents"
+            bar.update(task, completed=seen, note=note)
+            codec.quantizer(codec.latents(batch))
+            if waiting.fitted:
+                break
 
 
 def start(codec: Codec, checkpoint: str) -> None:

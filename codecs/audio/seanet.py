@@ -18,6 +18,7 @@ from zoo.codecs.layers.loudness import LevelMeter
 from zoo.codecs.layers.lstm import ResidualLSTM
 from zoo.codecs.layers.residual import ELU, ResidualBlock, run, run_in_blocks
 from zoo.codecs.quantizers import residual_vq
+from zoo.codecs.quantizers.base import Spread
 from zoo.codecs.streaming import Window
 
 BLOCK = 1 << 17  # values of the widest activation in a block: with what is made of it, it fits into 2 MB of cache
@@ -125,7 +126,7 @@ class SEANetCodec(AudioCodec):
     def forward(
         self,
         media: Float[Tensor, "batch channel time"],
-        codebooks: Int[Tensor, "batch"] | int | None = None,
+        codebooks: Int[Tensor, "batch"] | int | Spread | None = None,
         quantize: bool = True,
     ) -> CodecOutput:
         """See `AudioCodec.forward`."""

@@ -19,6 +19,7 @@ from zoo.codecs.layers.frames import FrameTransform
 from zoo.codecs.layers.framewise import ContextBlock
 from zoo.codecs.layers.loudness import LoudnessMeter
 from zoo.codecs.quantizers import residual_vq
+from zoo.codecs.quantizers.base import Spread
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class SpectralCodec(AudioCodec):
     def forward(
         self,
         media: Float[Tensor, "batch channel time"],
-        codebooks: Int[Tensor, "batch"] | int | None = None,
+        codebooks: Int[Tensor, "batch"] | int | Spread | None = None,
         quantize: bool = True,
     ) -> CodecOutput:
         """See `AudioCodec.forward`; the audio is taken to be near the nominal level, no gain is measured."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from zoo.codecs.base import Codec, CodecInfo, CodecOutput, Search, Tokens
-from zoo.codecs.quantizers.base import Quantizer
+from zoo.codecs.quantizers.base import Quantizer, Spread
 
 
 class ImageCodec(Codec):
@@ -60,7 +60,7 @@ class ImageCodec(Codec):
     def forward(
         self,
         media: Float[Tensor, "batch 3 height width"],
-        codebooks: Int[Tensor, "batch"] | int | None = None,
+        codebooks: Int[Tensor, "batch"] | int | Spread | None = None,
         quantize: bool = True,
     ) -> CodecOutput:
         """See `Codec.forward`; pictures must be of whole cells. Nothing is clamped, so that gradients pass."""

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from itertools import count
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from zoo.codecs.base import Tokens
-from zoo.codecs.depth import Choice, Curve, with_depth
+from zoo.codecs.depth import Choice, Curve, map_bits, with_depth
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.io import Pixels
 from zoo.codecs.image.tiling import Progress, Tiling, assemble, decode_tiled, visit
@@ -123,25 +124,28 @@ class Choices:
     def within(self, bits: float, measure: Callable[[Tokens], float]) -> Tokens:
         """Tokens for which `measure` gives at most so many bits; see `encode_to_bits`.
 
-        A file's bits fall with the price, and are nearly in proportion to those that the curve counts. So each guess
-        corrects the one before; once that leads out of what is known to fit and not to fit, the middle is taken.
+        A file's bits rise with those that the curve counts, nearly in proportion. So the next guess lies on the line
+        between what is known to fit and not to fit; where that names no new price, the middle one is taken.
         """
-        prices = self.curve.prices()
-        best, fits, exceeds, asked = None, -1, len(prices), float(bits)
+        prices, aim = self.curve.prices(), (1 + CLOSE) / 2 * bits
+        best, fits, exceeds = None, -1, len(prices)  # places among the prices
+        low, high, asked = (0.0, 0.0), None, float(bits)  # bits counted and found there
         for tries in count(1):
             stop = self._stop(asked, prices)
-            guessed = fits < stop < exceeds
-            if not guessed:
+            if not fits < stop < exceeds:
                 stop = (fits + exceeds) // 2
             tokens = self.tokens(float(prices[stop]))
-            found = measure(tokens)
+            point = self._counted(tokens), (found := measure(tokens))
             if found <= bits:
-                best, fits = tokens, stop
+                best, fits, low = tokens, stop, point
             else:
-                exceeds = stop
+                exceeds, high = stop, point
             if exceeds - fits == 1 or (best is not None and (tries >= PASSES or CLOSE * bits <= found <= bits)):
                 break
-            asked *= (1 + CLOSE) / 2 * bits / found if guessed else 1
+            if high is None:
+                asked = low[0] * aim / low[1]
+            else:
+                asked = low[0] + (high[0] - low[0]) * (aim - low[1]) / (high[1] - low[1])
         if best is None:
             raise ValueError(
                 f"{bits:.0f} bits are too few: a file with one code for each cell takes {found:.0f}, which is"
@@ -157,6 +161,11 @@ class Choices:
             choices = zip(self._places, self._kept, strict=True)
             parts = ((place, choice.codes(price)) for place, choice in choices)
         return with_depth(assemble(self._codec, self._pixels.shape[:2], self._codebooks, parts))
+
+    def _counted(self, tokens: Tokens) -> float:
+        """Bits of codes and map of depths, as the curve counts them."""
+        counts = torch.bincount(tokens.depth.flatten(), minlength=len(self.curve.counts))
+        return sum(self._codec.info.bits(k) * n for k, n in enumerate(counts.tolist()) if n) + map_bits(counts)
 
     def _stop(self, bits: float, prices: Tensor) -> int:
         """The last of falling prices at which codes and map of depths take at most so many bits, or else the first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +66,11 @@ class Paths:
         for k, codes in enumerate(self.codes):
             chosen[:, :k] = torch.where((depth == k)[:, None], codes, chosen[:, :k])
         return chosen
+
+
+Spread = Callable[[Tensor], Tensor]
+"""Number of codebooks `[batch, *grid]` of each cell, given its squared errors `[batch, levels, *grid]` with 0, 1, ...
+codebooks."""
 
 
 class Quantizer(nn.Module, ABC):

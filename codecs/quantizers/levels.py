@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from zoo.codecs.quantizers.base import Quantized, Quantizer, Usage
+from zoo.codecs.quantizers.base import Quantized, Quantizer, Spread, Usage
 from zoo.codecs.quantizers.kmeans import KMeansStart
 from zoo.codecs.quantizers.rotation import Gradient, carry
 
@@ -100,7 +100,7 @@ class Level(Quantizer):
 def forward_levels(
     levels: Sequence[Level],
     z: Float[Tensor, "batch dim *grid"],
-    n: Int[Tensor, "batch"] | int | None,
+    n: Int[Tensor, "batch"] | int | Spread | None,
     start: KMeansStart | None,
 ) -> Quantized:
     """Quantize `z` by a residual stack of levels; see `ResidualVectorQuantizer`.
@@ -108,7 +108,8 @@ def forward_levels(
     The loss is the mean of the levels' losses over the levels that any vector used. While `start` gathers vectors,
     `z` is returned as it came, with code -1 and loss 0.
     """
-    counts = used_levels(n, len(levels), z.shape[0])
+    spread = n if callable(n) else None
+    counts = used_levels(None if callable(n) else n, len(levels), z.shape[0])
     lowest, highest = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
     with torch.autocast(z.device.type, enabled=False):
         x = flatten(z, levels[0].dim)
@@ -129,11 +130,15 @@ def forward_levels(
             residual = residual - q.detach()  # not `q`: its gradient would keep this level's loss from the encoder
             outputs.append(output)
             codes.append(level_codes)
+        if spread is not None:
+            counts = _spread_over_cells(spread, x, outputs, z)
+            total = sum((output.q * (counts > index)[:, None] for index, output in enumerate(outputs)), total * 0)
+            codes = [level.where(counts > index, -1) for index, level in enumerate(codes)]
         if not levels[0].passes_gradient:
             carried = carry(x, total, levels[0].gradient)
-            total = carried if lowest else torch.where((counts > 0)[:, None], carried, total)
+            total = carried if spread is None and lowest else torch.where((counts > 0)[:, None], carried, total)
         loss = torch.stack([output.loss for output in outputs]).sum() / max(1, highest)
-    return Quantized(unflatten(total, z).to(z.dtype), stack_codes(codes, z), loss, _usage(outputs))
+    return Quantized(unflatten(total, z).to(z.dtype), stack_levels(codes, z), loss, _usage(outputs))
 
 
 @torch.no_grad()
@@ -148,7 +153,7 @@ def encode_levels(
             codes.append(level.nearest(residual))
             if len(codes) < len(used):
                 residual = residual - level.lookup(codes[-1])
-    return stack_codes(codes, z)
+    return stack_levels(codes, z)
 
 
 @torch.no_grad()
@@ -204,11 +209,11 @@ def unflatten(x: Float[Tensor, "vector dim"], z: Float[Tensor, "batch dim *grid"
     return x.view(z.shape[0], *z.shape[2:], x.shape[1]).movedim(-1, 1)
 
 
-def stack_codes(
-    codes: list[Int[Tensor, "vector"]], z: Float[Tensor, "batch dim *grid"]
-) -> Int[Tensor, "batch codebook *grid"]:
-    """Codes of each level as a codebook axis on the grid of `z`."""
-    return torch.stack([level.view(z.shape[0], *z.shape[2:]) for level in codes], dim=1)
+def stack_levels(
+    levels: list[Shaped[Tensor, "vector"]], z: Float[Tensor, "batch dim *grid"]
+) -> Shaped[Tensor, "batch level *grid"]:
+    """Codes, or another number, of each level along an axis on the grid of `z`."""
+    return torch.stack([level.view(z.shape[0], *z.shape[2:]) for level in levels], dim=1)
 
 
 def perplexity(counts: Float[Tensor, "size"]) -> Float[Tensor, ""]:
@@ -231,6 +236,18 @@ def attraction(
     """Loss that draws vectors to their codewords and codewords to their vectors, and the mean squared distance."""
     commitment = mean_square(x, codewords.detach())
     return commitment_weight * commitment + codebook_weight * mean_square(codewords, x.detach()), commitment
+
+
+@torch.no_grad()
+def _spread_over_cells(
+    spread: Spread, x: Float[Tensor, "vector dim"], outputs: list[LevelOutput], z: Float[Tensor, "batch dim *grid"]
+) -> Int[Tensor, "vector"]:
+    """How many levels each vector uses, by the errors that the first so many of them leave."""
+    residual, errors = x, [x.square().sum(dim=1)]
+    for output in outputs:
+        residual = residual - output.q
+        errors.append(residual.square().sum(dim=1))
+    return spread(stack_levels(errors, z)).flatten()
 
 
 def _unquantized(z: Tensor, levels: int) -> Quantized:

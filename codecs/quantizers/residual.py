@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.codecs.quantizers.base import Paths, Quantized, Quantizer
+from zoo.codecs.quantizers.base import Paths, Quantized, Quantizer, Spread
 from zoo.codecs.quantizers.draws import draw_counts
 from zoo.codecs.quantizers.kmeans import KMeansStart
 from zoo.codecs.quantizers.levels import Level, decode_levels, encode_levels, forward_levels
@@ -61,8 +61,10 @@ class ResidualVectorQuantizer(Quantizer):
         """The levels in the order in which they are used."""
         return list(self.levels)
 
-    def forward(self, z: Float[Tensor, "batch dim *grid"], n: Int[Tensor, "batch"] | int | None = None) -> Quantized:
-        """See `Quantizer.forward`."""
+    def forward(
+        self, z: Float[Tensor, "batch dim *grid"], n: Int[Tensor, "batch"] | int | Spread | None = None
+    ) -> Quantized:
+        """See `Quantizer.forward`. A function as `n` says how many levels each cell uses; all levels learn from all."""
         if self.training:
             if n is None and self.dropout:
                 n = draw_counts(z.shape[0], len(self.stack), self.dropout, self.seed, int(self.steps))

@@ -15,6 +15,7 @@ from zoo.codecs.base import CodecInfo
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.io import to_pixels
+from zoo.codecs.image.variable import VariableCodec, VariableConfig
 from zoo.codecs.quantizers import residual_vq
 from zoo.recipes.cli import find_class, recipe_of, train
 from zoo.recipes.codec import Optimization
@@ -135,6 +136,55 @@ def test_training_lowers_the_losses(tmp_path, precision, balance):
     # Fine stripes, which a matrix of rank 16 can't follow, are most of the perceptual distance.
     for name, factor in {"absolute": 0.6, "squared": 0.6, "perceptual": 0.85}.items():
         assert trained[-1][f"loss/{name}"] < factor * trained[0][f"loss/{name}"]
+
+
+@pytest.fixture
+def variable_recipe():
+    torch.manual_seed(0)
+    shape = {"widths": (8, 8, 8), "blocks_down": (1, 1), "blocks": 1, "blocks_up": (1, 1)}
+    config = VariableConfig(**shape, latent=24, codebooks=6, codebook_size=32, kmeans_vectors=200)
+    return ImageRecipe(
+        VariableCodec(config), ImageLosses(squared=1.0), steps=10, rates=(0.05, 0.12), codebooks_first=True
+    )
+
+
+def test_rates_are_spread_over_cells_and_all_of_the_range_is_practised(variable_recipe, tmp_path, monkeypatch):
+    spent = []
+    whole = variable_recipe.codec.quantizer.forward
+    monkeypatch.setattr(
+        variable_recipe.codec.quantizer,
+        "forward",
+        lambda z, *n: (output := whole(z, *n), spent.append((output.codes >= 0).sum(1)))[0],
+    )
+    trainer(tmp_path, 10).fit(variable_recipe, GeneratedPictures(size=64, epoch_batches=10))
+    depth = torch.cat(spent[-10:])
+    assert depth.min() >= 1
+    bpp = 5 * depth.float().mean((1, 2)) / 256  # codebooks of 32: 5 bits
+    assert bpp.max() <= 0.12
+    assert bpp.min() < 0.06 < 0.09 < bpp.max()
+    assert (depth.flatten(1).amax(1) > depth.flatten(1).amin(1)).any()  # cells of one picture differ
+
+
+def test_codebooks_that_come_first_have_seen_their_latents_before_the_first_step(variable_recipe, tmp_path):
+    data = GeneratedPictures(size=64, epoch_batches=10)
+    first = variable_recipe.codec.quantizer.levels[0]
+    trainer(tmp_path, 1).fit(variable_recipe, data)
+    assert bool(variable_recipe.codec.quantizer.start.fitted)
+    assert int(first.steps) == 1  # the first step is quantized
+    assert data.state_dict() == {"consumed": data.batch_size}  # and is that of the first batch all the same
+
+
+def test_codebooks_can_come_first_only_if_they_start_by_kmeans(tmp_path):
+    codec = PatchCodec()
+    codec.quantizer = residual_vq(16, 64, 2)
+    recipe = ImageRecipe(codec, ImageLosses(), steps=1, codebooks_first=True)
+    with pytest.raises(UserError, match="kmeans_vectors"):
+        trainer(tmp_path, 1).fit(recipe, GeneratedPictures(size=32, epoch_batches=1))
+
+
+def test_rates_are_a_range_above_nothing():
+    with pytest.raises(ValueError, match="rates"):
+        ImageRecipe(PatchCodec(), ImageLosses(), steps=1, rates=(0.3, 0.2))
 
 
 def test_a_missing_weight_of_the_frechet_distance_is_said_and_stops_nothing(tmp_path, monkeypatch):

@@ -46,8 +46,8 @@ TINY = {
     },
     "variable": {
         "plain": dict(
-            encoder_widths=(8, 8, 8), encoder_blocks=(1, 1, 1), decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
-            latent=24, codebooks=5, codebook_size=64, kmeans_vectors=500,
+            widths=(8, 8, 8), blocks_down=(1, 1), blocks=1, blocks_up=(1, 1), latent=24,
+            codebooks=5, codebook_size=64, kmeans_vectors=500,
         ),
     },
 }  # fmt: skip

@@ -3,13 +3,13 @@ import torch
 from zoo.codecs.image.variable import VariableCodec, VariableConfig, cosine_basis
 
 SMALL = VariableConfig(
-    encoder_widths=(8, 8, 8), encoder_blocks=(1, 1, 1), decoder_widths=(8, 8, 8), decoder_blocks=(1, 1, 1),
-    latent=12, codebooks=3, codebook_size=16, kmeans_vectors=0,
+    widths=(8, 8, 8), blocks_down=(1, 1), blocks=1, blocks_up=(1, 1), latent=12,
+    codebooks=3, codebook_size=16, kmeans_vectors=0,
 )  # fmt: skip
 
 
 def test_the_basis_is_orthonormal_and_holds_grey_before_colour():
-    basis = cosine_basis(96, 16)
+    basis, _ = cosine_basis(96, 16)
     assert torch.allclose(basis.flatten(1) @ basis.flatten(1).T, torch.eye(96), atol=1e-5)
     assert torch.allclose(basis[0], torch.full((3, 16, 16), 1 / 768**0.5), atol=1e-6)
     grey = basis.sum(1).square().sum((1, 2)) > 1e-6
@@ -17,7 +17,7 @@ def test_the_basis_is_orthonormal_and_holds_grey_before_colour():
 
 
 def test_all_components_together_are_the_picture():
-    basis = cosine_basis(3 * 8 * 8, 8).flatten(1)
+    basis = cosine_basis(3 * 8 * 8, 8)[0].flatten(1)
     picture = torch.rand(3 * 8 * 8, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(basis.T @ (basis @ picture), picture, atol=1e-5)
 

@@ -83,6 +83,27 @@ def test_unused_levels_learn_nothing_and_used_ones_learn_from_their_rows_only():
     assert quantizer.levels[1].counts.sum().item() == pytest.approx(0.99 * 32 + 0.01 * 10, rel=1e-5)
 
 
+def test_a_function_of_the_errors_says_how_many_levels_each_cell_uses():
+    quantizer, z = random_stack().eval(), latents(2, 6, 10)
+    wanted = torch.arange(20).view(2, 10) % 5
+    seen = []
+    output = quantizer(z, lambda errors: seen.append(errors) or wanted)
+    codes = quantizer.encode(z)
+    level = torch.arange(4)[:, None]
+    assert torch.equal(output.codes, torch.where(level < wanted[:, None], codes, -1))
+    torch.testing.assert_close(output.z_q, quantizer.decode(output.codes))
+    for count in range(5):
+        left = z if count == 0 else z - quantizer.decode(codes[:, :count])
+        torch.testing.assert_close(seen[0][:, count], left.square().sum(1))
+
+
+def test_cells_of_few_levels_pass_one_gradient_and_cells_of_none_pass_nothing():
+    z, weights = latents(2, 6, 10).requires_grad_(), latents(2, 6, 10, seed=1)
+    wanted = torch.arange(20).view(2, 10) % 3
+    (random_stack()(z, lambda errors: wanted).z_q * weights).sum().backward()
+    torch.testing.assert_close(z.grad, weights * (wanted > 0)[:, None])
+
+
 def test_dropped_rows_are_no_candidates_for_restarts():
     quantizer = ResidualVectorQuantizer([VectorQuantizer(1, 2), VectorQuantizer(1, 2)]).train()
     quantizer.levels[0].start_from(torch.tensor([[0.0], [1.0]]), torch.ones(2))
