@@ -15,6 +15,7 @@ from zoo.codecs.base import Codec
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.vqgan import VQGAN, VQGANConfig
 from zoo.configs import from_json, read_json
+from zoo.convert_published import filled, read_published, read_tensors
 
 Fields = TypeVar("Fields")
 # Fields of transformers' EncodecConfig and ours, where only the name differs.
@@ -79,16 +80,19 @@ def convert(source: str | Path, target: str | Path, dtype: torch.dtype = torch.f
     """Write the codec in `source` to the directory `target` and return facts about it.
 
     Args:
-        source: A training checkpoint (`last.ckpt`), or a directory as `save_pretrained` of transformers' EncodecModel
-            or JanusVQVAE or diffusers' VQModel writes it (safetensors).
+        source: A training checkpoint (`last.ckpt`), an image tokenizer as the authors of LlamaGen (`vq_ds16_c2i.pt`) or
+            VAR (`vae_ch160v4096z32.pth`) published it, or a directory as `save_pretrained` of transformers'
+            EncodecModel or JanusVQVAE or diffusers' VQModel writes it (safetensors).
         dtype: See `zoo.checkpoint.save`.
 
     Raises:
-        UserError: The source is neither, or damaged.
+        UserError: The source is none of these, or damaged.
     """
     source = Path(source)
     if source.is_dir():
         codec, facts = read_foreign(source), {}
+    elif (codec := read_published(read_tensors(source), source)) is not None:
+        facts = {}
     else:
         from zoo.recipes.export import export  # needs Lightning
 
@@ -139,8 +143,7 @@ def _read_vqgan(config: VQGANConfig, names: VQGANNames, weights: Path) -> Codec:
 def _filled(codec: Codec, keymap: KeyMap, weights: Path) -> Codec:
     """`codec` with the foreign weights in that file."""
     tensors, _ = checkpoint.read_weights(weights)
-    checkpoint.load_tensors(codec, checkpoint.translate(keymap, tensors, weights), weights)
-    return codec
+    return filled(codec, keymap, tensors, weights)
 
 
 def encodec_config(values: dict[str, Any], where: str) -> SEANetConfig:

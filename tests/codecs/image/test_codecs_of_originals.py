@@ -1,8 +1,9 @@
 """Codes and pixels that the authors' own code gave for the same weights, and the sizes of the published models.
 
 `originals.json` holds, for each case, what the authors' modules made of `picture()` with the weights of `draw_weights`,
-renamed: TencentARC/SEED-Voken (MAGVIT2, IBQ), NVIDIA/Cosmos-Tokenizer, bytedance/1d-tokenizer (TiTok) and
-thuanz123/enhancing-transformers (ViT-VQGAN), on a CPU in float32.
+renamed: TencentARC/SEED-Voken (MAGVIT2, IBQ), NVIDIA/Cosmos-Tokenizer, bytedance/1d-tokenizer (TiTok),
+thuanz123/enhancing-transformers (ViT-VQGAN), FoundationVision/LlamaGen (VQGAN) and FoundationVision/VAR, on a CPU in
+float32.
 """
 
 from __future__ import annotations
