@@ -122,3 +122,25 @@ def test_the_signal_to_noise_ratio_is_that_of_the_definition() -> None:
     assert psnr_of(a, b) == pytest.approx(-10 * np.log10(error))
     assert psnr_of(a, b.astype(np.uint16) * 257) == pytest.approx(-10 * np.log10(error))
     assert psnr_of(a, a) == float("inf")
+
+
+def test_files_that_are_far_from_what_was_counted_still_take_the_bits_asked_for(codec, pixels) -> None:
+    measured = []
+
+    def squeezed(tokens: Tokens) -> float:
+        """Coders that learn: the more codes there are, the fewer bits each takes."""
+        measured.append(60 + 1.2 * float(tokens.depth.sum()) ** 0.9)
+        return measured[-1]
+
+    for bits in (500, 600, 800):
+        measured.clear()
+        assert 0.99 * bits <= squeezed(encode_to_bits(codec, pixels, bits, squeezed)) <= bits
+        assert len(measured) <= 9
+
+
+def test_a_rate_between_two_steps_of_the_file_takes_the_lower(codec, pixels) -> None:
+    def stepped(tokens: Tokens) -> float:
+        return 1000 * (1 + float(tokens.depth.sum()) // 1000)
+
+    found = encode_to_bits(codec, pixels, 1999, stepped)
+    assert stepped(found) == 1000 and float(found.depth.sum()) > 0.9 * 1000
