@@ -25,8 +25,9 @@ from zoo.codecs.base import Codec, CodecInfo, Tokens
 from zoo.codecs.entropy import TOTAL, Digits, walk
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.io import read_image
-from zoo.container import TokenReader, TokenWriter, write_picture
+from zoo.container import TokenReader
 from zoo.container_header import ENTROPY, TokenHeader
+from zoo.container_writer import TokenWriter, write_picture
 from zoo.pipeline import coding
 from zoo.scoring import conditions, write_json
 

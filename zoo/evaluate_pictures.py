@@ -20,8 +20,9 @@ from zoo.codecs.depth import encode_at_rate
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.io import read_image, to_float, to_pixels
-from zoo.container import TokenReader, write_picture
+from zoo.container import TokenReader
 from zoo.container_header import Entropy
+from zoo.container_writer import write_picture
 from zoo.picture_baselines import FORMATS, Coder, require_formats
 from zoo.recipes import picture_metrics
 from zoo.recipes.data.files import find_files

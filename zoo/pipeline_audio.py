@@ -19,7 +19,9 @@ from zoo.codecs.depth import at_price, price_of_stream
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import printable
 from zoo.codecs.image.tiling import Progress
-from zoo.container import TokenFileError, TokenHeader, TokenReader, TokenWriter
+from zoo.container import TokenFileError, TokenReader
+from zoo.container_header import TokenHeader
+from zoo.container_writer import TokenWriter
 
 CHUNK_SECONDS = 5  # 10 take 160 MB more in the convolutional codec and are no faster
 EDGE_SECONDS = 0.1  # a resampler's filter reaches less far than this at any rate above 4 kHz

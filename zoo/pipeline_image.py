@@ -13,8 +13,9 @@ from zoo.codecs.image.base import ImageCodec
 from zoo.codecs.image.io import Pixels, image_writer, read_pixels
 from zoo.codecs.image.rate import encode_to_bits, encode_to_quality, psnr_of
 from zoo.codecs.image.tiling import Progress, decode_tiled, encode_tiled
-from zoo.container import TokenFileError, TokenReader, pack_picture, write_picture
+from zoo.container import TokenFileError, TokenReader
 from zoo.container_header import Entropy
+from zoo.container_writer import pack_picture, write_picture
 
 
 def tokenize_picture(

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from zoo.codecs.base import AudioCodec, CodecInfo, Tokens
-from zoo.container import TokenHeader, TokenReader, TokenWriter
+from zoo.container import TokenReader
+from zoo.container_header import TokenHeader
+from zoo.container_writer import TokenWriter
 from zoo.recipes.metrics import Score, pesq_wb, shift
 from zoo.scoring import Clip
 

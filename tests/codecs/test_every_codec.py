@@ -19,8 +19,9 @@ import zoo
 from zoo import checkpoint
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.base import AudioCodec, Context
-from zoo.container import TokenReader, TokenWriter
+from zoo.container import TokenReader
 from zoo.container_header import TokenHeader
+from zoo.container_writer import TokenWriter
 from zoo.registry import ARCHITECTURES, architecture_class
 
 SPEECH = Path(zoo.__file__).parent / "assets" / "confbridge-pin.flac"

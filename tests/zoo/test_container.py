@@ -18,17 +18,10 @@ from zoo.codecs.base import CodecInfo, Tokens
 from zoo.codecs.context import ContextModel
 from zoo.codecs.entropy import Digits
 from zoo.codecs.errors import UserError
-from zoo.container import (
-    MAGIC,
-    TokenFileError,
-    TokenReader,
-    TokenWriter,
-    block_crc,
-    is_token_file,
-    measured_kbps,
-    write_picture,
-)
-from zoo.container_header import TokenHeader, number, pack
+from zoo.container import TokenFileError, TokenReader, is_token_file, measured_kbps
+from zoo.container_blocks import block_crc
+from zoo.container_header import MAGIC, TokenHeader, number, pack
+from zoo.container_writer import TokenWriter, write_picture
 
 # 2 streams of 4 codebooks whose sizes are mostly no powers of two: 2 * (10 + 7 + 1 + 18) bits a frame.
 HEADER = TokenHeader(

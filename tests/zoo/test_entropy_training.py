@@ -12,7 +12,8 @@ from test_container import HEADER
 
 from zoo.codecs import entropy
 from zoo.codecs.context import ContextModel
-from zoo.container import TokenReader, TokenWriter
+from zoo.container import TokenReader
+from zoo.container_writer import TokenWriter
 from zoo.entropy_training import Bilinear, samples, train
 
 
