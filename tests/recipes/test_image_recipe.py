@@ -170,7 +170,7 @@ def test_codebooks_that_come_first_have_seen_their_latents_before_the_first_step
     first = variable_recipe.codec.quantizer.levels[0]
     trainer(tmp_path, 1).fit(variable_recipe, data)
     assert bool(variable_recipe.codec.quantizer.start.fitted)
-    assert int(first.steps) == 1  # the first step is quantized
+    assert int(first.steps) == 2  # the batch that completed the start, and the first step
     assert data.state_dict() == {"consumed": data.batch_size}  # and is that of the first batch all the same
 
 
