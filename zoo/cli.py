@@ -58,7 +58,9 @@ Codebooks = Annotated[
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text; no progress bars.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="File to write; for several inputs, the directory.")]
+Output = Annotated[
+    Path, typer.Option("--output", "--out", "-o", help="File to write; for several inputs, the directory.")
+]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -132,16 +134,21 @@ def list_command(
 
 @app.command("info")
 def info_command(
-    target: Annotated[str, typer.Argument(help="Model (name, directory, hub address) or token file.")],
+    target: Annotated[str, typer.Argument(help="Model (name, directory, hub address), token file or token set.")],
     as_json: Json = False,
 ) -> None:
-    """Say all that is known about a model or a token file.
+    """Say all that is known about a model, a token file or a token set.
 
     Example: [bold]zoo info spectral.speech-16khz[/]
 
     Example: [bold]zoo info speech.ztok --json[/]
     """
-    facts = token_file_facts(target) if Path(target).is_file() else model_facts(target)
+    from zoo.token_set_manifest import is_token_set
+
+    if is_token_set(target):
+        facts = token_set_facts(target, brief=not as_json)
+    else:
+        facts = token_file_facts(target) if Path(target).is_file() else model_facts(target)
     if as_json:
         return print_json(facts)
     for name, value in facts.items():
@@ -151,7 +158,10 @@ def info_command(
 @app.command("tokenize")
 def tokenize_command(
     files: Annotated[
-        list[Path], typer.Argument(help="Audio files of any format, rate, length and channel count; pictures of any.")
+        list[Path],
+        typer.Argument(
+            help="Audio files of any format, rate, length and channel count; pictures of any; or one folder of them."
+        ),
     ],
     output: Output,
     model: Model = None,
@@ -179,22 +189,41 @@ def tokenize_command(
     entropy: Annotated[
         str | None, typer.Option(help="How codes are coded: none, adaptive or trained; default: the best there is.")
     ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="Folder: file of lines PATH<TAB>TEXT; default: NAME.txt beside NAME.wav where it exists."),
+    ] = None,
+    shard: Annotated[int | None, typer.Option(min=1, help="Folder: most files in a shard; default: 512.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Folder: threads that read files ahead; default: 2.")
+    ] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> int:
-    """Turn audio files and pictures into token files (.ztok). A file of the output's name is replaced.
+    """Turn audio files and pictures into token files (.ztok), a folder of them into a token set, Parquet shards to
+    train decoders on. A file of the output's name is replaced; a set that was interrupted is completed.
 
     Example: [bold]zoo tokenize in.wav -o out.ztok --codebooks 4[/]
 
     Example: [bold]zoo tokenize *.flac -o tokens/ --kbps 2[/]
 
     Example: [bold]zoo tokenize photo.jpg -o photo.ztok --bpp .25 --beam 8[/]
-    """
-    from zoo.container_header import ENTROPY
-    from zoo.pipeline import tokenize
 
-    if entropy not in (None, *ENTROPY):
-        raise UserError(f"entropy coding {entropy!r} is unknown; choose {', '.join(ENTROPY)}")
+    Example: [bold]zoo tokenize recordings/ --out tokens --model spectral.speech-16khz --codebooks 4[/]
+    """
+    from zoo.pipeline import refuse, tokenize
+
+    if any(path.is_dir() for path in files):
+        if len(files) > 1:
+            raise UserError("a folder becomes a token set of its own; give one folder, and nothing else")
+        refuse("token sets", entropy=entropy, mix=mix or None)
+        options = dict(
+            codebooks=codebooks, kbps=kbps, vary=vary, bpp=bpp, quality=quality, beam=beam, texts=texts,
+            shard_files=shard or 512, workers=workers or 2, device=device,
+        )  # fmt: skip
+        return tokenize_set(files[0], output, model or STARTER, options, as_json)
+    refuse("single files", texts=texts, shard=shard, workers=workers)
+    check_entropy(entropy)
     load = cache(lambda name: zoo.load(name, device))
     if model is not None:
         load(model)  # what is wrong with it is said once, not for each file
@@ -210,7 +239,10 @@ def tokenize_command(
 
 @app.command("reconstruct")
 def reconstruct_command(
-    files: Annotated[list[Path], typer.Argument(help="Token files; audio files and pictures are tokenized first.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Token files, or one token set; audio files and pictures are tokenized first."),
+    ],
     output: Output,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Default: the model that the token file names.")
@@ -220,6 +252,7 @@ def reconstruct_command(
     stop: Annotated[float | None, typer.Option(help="Audio: end at this second.")] = None,
     rate: Annotated[int | None, typer.Option(help="Audio: sample rate to write; default: the original's.")] = None,
     channels: Annotated[int | None, typer.Option(help="Audio: channels to write; default: the original's.")] = None,
+    row: Annotated[int | None, typer.Option(min=0, help="Token set: the row to reconstruct, counted from 0.")] = None,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> int:
@@ -231,9 +264,25 @@ def reconstruct_command(
     Example: [bold]zoo reconstruct photo.ztok -o photo.png[/]
 
     Example: [bold]zoo reconstruct speech.mp3 -o hear-it.wav --codebooks 2[/]
-    """
-    from zoo.pipeline import reconstruct
 
+    Example: [bold]zoo reconstruct tokens/ --row 7 -o seven.wav[/]
+    """
+    from zoo.pipeline import reconstruct, refuse
+    from zoo.token_set_manifest import is_token_set
+
+    if len(files) == 1 and is_token_set(files[0]):
+        from zoo.pipeline_folder import reconstruct_row
+
+        if row is None:
+            raise UserError(f"{files[0]}: is a token set; say which of its rows: --row 0")
+        refuse("token sets", codebooks=codebooks, start=start, stop=stop, rate=rate, channels=channels)
+        facts = reconstruct_row(files[0], row, output, model, device)
+        if as_json:
+            print_json({"source": str(files[0]), "row": row, "target": str(output)} | facts)
+        else:
+            print(f"{files[0]}, row {row} -> {output}: {summary(facts)}")
+        return 0
+    refuse("token files and media", row=row)
     load = cache(lambda name: zoo.load(name, device))
 
     def run(source: Path, target: Path, progress: Progress | None) -> dict[str, Any]:
@@ -267,38 +316,93 @@ def train_command(
 @app.command("evaluate")
 def evaluate_command(
     model: Annotated[str, typer.Argument(metavar="NAME", help="Model: name, directory or hub address.")],
-    data: Annotated[Path, typer.Argument(help="Audio file, or folder of them.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="What the model codes: audio file or picture, or folder of them.")
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Markdown file to write a model card's table to.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture (.png, .svg, .pdf) to draw quality over the measured rate to.")
+    ] = None,
     codebooks: Annotated[
         list[int] | None, typer.Option("--codebooks", "-n", min=1, help="Measure this number; may be repeated.")
     ] = None,
-    clips: Annotated[int | None, typer.Option(min=1, help="Use so many recordings; default: all.")] = None,
-    baselines: Annotated[bool, typer.Option("--baselines", help="Measure Opus and Codec2 beside it.")] = False,
-    levels: Annotated[list[float] | None, typer.Option("--level", help="Also at this gain in dB; repeatable.")] = None,
+    baselines: Annotated[
+        bool | None,
+        typer.Option(
+            "--baselines/--no-baselines",
+            help="Measure classical codecs beside it: Opus and Codec2, or JPEG, WebP and AVIF at the bits of our files."
+            " Default: for pictures only.",
+        ),
+    ] = None,
+    bpp: Annotated[
+        list[float] | None,
+        typer.Option(help="Pictures: measure files of at most so many bits per pixel; may be repeated."),
+    ] = None,
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Pictures: search for better codes this widely, as `zoo tokenize` does.")
+    ] = None,
+    entropy: Annotated[
+        str | None, typer.Option(help="Pictures: how codes are coded: none, adaptive or trained; default: the best.")
+    ] = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Audio: use so many recordings; default: all.")] = None,
+    levels: Annotated[
+        list[float] | None, typer.Option("--level", help="Audio: also at this gain in dB; may be repeated.")
+    ] = None,
     judges: Annotated[
-        bool, typer.Option("--judges", help="Ask learnt listeners, too: DNSMOS, PLCMOS, an English recogniser.")
+        bool, typer.Option("--judges", help="Audio: ask learnt listeners, too: DNSMOS, PLCMOS, an English recogniser.")
     ] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Worker processes of one thread each.")] = 2,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Audio: worker processes of one thread each; default: 2.")
+    ] = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure a codec on recordings: real bitrate, PESQ, STOI, SI-SDR, mel distance, speed, codebook use.
+    """Measure a codec on recordings (PESQ, STOI, SI-SDR, mel distance) or pictures (PSNR, MS-SSIM, contrast distance),
+    through real token files: their bits, header and all, and speed, too.
 
     Example: [bold]zoo evaluate spectral.speech-16khz recordings/ --codebooks 4 --baselines[/]
-    """
-    from zoo.evaluate import evaluate, table
 
+    Example: [bold]zoo evaluate variable.photos pictures/ --bpp .2 --bpp .3 --beam 8 --plot rates.png[/]
+    """
+    from zoo.codecs.files import AtomicFile
+    from zoo.pipeline import refuse
+    from zoo.report import check_plot, draw, terminal_table, write_card
+
+    check_entropy(entropy)
+    codec: Any = zoo.load(model, device)
+    for path in (output, card):
+        if path is not None:
+            AtomicFile(path).discard()  # a place that cannot be written is refused before the work
+    if plot is not None:
+        check_plot(plot)
     bar = sys.stderr.isatty() and not as_json
-    codec = zoo.load(model, device)
-    result = evaluate(
-        codec, data, codebooks, clips, seed, baselines, levels or (), judges, device, processes, output, progress=bar
-    )
+    if codec.info.media == "image":
+        from zoo.evaluate_pictures import evaluate_pictures
+
+        refuse("pictures", clips=clips, level=levels, judges=judges or None, processes=processes)
+        result = evaluate_pictures(
+            codec, data, bpp or (), codebooks or (), beam or 1, entropy, baselines is not False, seed,
+            json_file=output, progress=bar,
+        )  # fmt: skip
+    else:
+        from zoo.evaluate import evaluate
+
+        refuse("audio", bpp=bpp, beam=beam, entropy=entropy)
+        result = evaluate(
+            codec, data, codebooks, clips, seed, bool(baselines), levels or (), judges, device, processes or 2, output,
+            progress=bar,
+        )  # fmt: skip
+    if card is not None:
+        write_card([result], card)
+    if plot is not None:
+        draw([result], plot)
     if as_json:
         return print_json(result)
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 120).print(table(result))
+    Console(width=None if sys.stdout.isatty() else 120).print(terminal_table(result))
 
 
 @bench.command("codecs")
@@ -336,6 +440,34 @@ def convert_command(
     if as_json:
         return print_json(facts)
     print(f"{source} -> {output}: sha256 {facts['sha256'][:12]}")
+
+
+def check_entropy(way: str | None) -> None:
+    """Raise unless this is a way to code codes, or none was asked for."""
+    from zoo.container_header import ENTROPY
+
+    if way not in (None, *ENTROPY):
+        raise UserError(f"entropy coding {way!r} is unknown; choose {', '.join(ENTROPY)}")
+
+
+def tokenize_set(folder: Path, output: Path, model: str, options: dict[str, Any], as_json: bool) -> int:
+    """Turn a folder into a token set, and say what became of it; files that give no tokens don't make it fail."""
+    from zoo.pipeline_folder import tokenize_folder
+
+    with progress_bar(str(folder), as_json) as progress:
+        manifest = tokenize_folder(folder, output, model, **options, progress=progress)
+    if manifest.failed:
+        first = manifest.failed[0]
+        complain(
+            f"{len(manifest.failed)} of {manifest.files} files gave no tokens, the others are done; `zoo info {output}`"
+            f" lists them; the first, {first.path}: {first.reason}"
+        )
+    facts = token_set_facts(str(output), brief=not as_json)
+    if as_json:
+        print_json(facts)
+    else:
+        print(f"{folder} -> {output}: {facts['items']} items, {facts['amount']}, {facts['shards']}")
+    return 0
 
 
 def for_each(
@@ -435,6 +567,37 @@ def token_file_facts(path: str) -> dict[str, Any]:
 
     with TokenReader(path) as reader:
         return {"file": path} | reader.facts()
+
+
+def token_set_facts(path: str, brief: bool) -> dict[str, Any]:
+    """What the manifest of a token set says; `brief` as a person wants it."""
+    from zoo.configs import to_json
+    from zoo.token_set_manifest import read_manifest
+
+    manifest = read_manifest(path)
+    if not brief:
+        return {"set": path} | to_json(manifest)
+    audio = manifest.info.media == "audio"
+    amount = f"{manifest.seconds:.1f} s of audio" if audio else f"{manifest.pixels / 1e6:.2f} megapixels"
+    size = sum(shard.bytes for shard in manifest.shards)
+    codes = f"{manifest.codes} codes of {len(manifest.codebook_sizes)} codebooks"
+    failed = [f"{failure.path} ({failure.reason})" for failure in manifest.failed]
+    return {
+        "set": path,
+        "complete": "yes" if manifest.complete else "no: give the same command again to go on",
+        "codec": manifest.codec,
+        "weights": manifest.weights,
+        "settings": manifest.settings,
+        "files": manifest.files,
+        "items": manifest.items,
+        "amount": f"{amount}, {codes}",
+        "codebook_sizes": manifest.codebook_sizes,
+        "texts": manifest.texts,
+        "labels": f"{len(manifest.labels)}: {readable(manifest.labels[:8])}" if manifest.labels else "",
+        "failed": f"{len(failed)}: {readable(failed[:8])}" if failed else 0,
+        "shards": f"{len(manifest.shards)} shard{'s' * (len(manifest.shards) != 1)}, {size} bytes",
+        "software": manifest.software,
+    }
 
 
 def model_facts(name: str) -> dict[str, Any]:

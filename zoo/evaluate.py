@@ -10,19 +10,27 @@ from typing import Any
 
 import numpy as np
 from rich.progress import Progress
-from rich.table import Table
 
 from zoo import registry
 from zoo.baselines import BASELINES, measure_baselines, require_tools
 from zoo.codecs.base import AudioCodec, CodecInfo
-from zoo.codecs.errors import UserError
+from zoo.codecs.files import AtomicFile
 from zoo.recipes.metrics import Score
 from zoo.roundtrip import Trip, at_level, load_worker, round_trip
-from zoo.scoring import Clip, conditions, describe, score, select, summary, workers, write_json
+from zoo.scoring import (
+    Clip,
+    codebook_counts,
+    conditions,
+    describe,
+    score,
+    select,
+    summary,
+    workers,
+    write_json,
+)
 
 ORIGINAL = {"system": "original", "family": "original", "kbps": None}
 PASSES = 3  # over the clips for each row: code them, find the delay, score them
-USUAL_CODEBOOKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 def evaluate(
@@ -62,11 +70,11 @@ def evaluate(
     """
     codec = registry.load(model) if isinstance(model, str) else model
     info = codec.info
-    counts = _counts(info, codebooks)
+    counts = codebook_counts(info, codebooks)
     if baselines:
         require_tools()
-    if json_file is not None and not Path(json_file).parent.is_dir():
-        raise UserError(f"{json_file}: its folder does not exist; create it first")
+    if json_file is not None:
+        AtomicFile(json_file).discard()  # a place that cannot be written is refused before the work
     chosen, rule = select(data, clips)
     steps = PASSES * (len(counts) + (BASELINES if baselines else 0)) + len(levels) + (PASSES - 1) * judges
     with Progress(disable=not progress) as bar, workers(processes, load_worker, codec, device) as pool:
@@ -109,59 +117,6 @@ def evaluate(
     if json_file is not None:
         write_json(result, json_file)
     return result
-
-
-def table(result: dict[str, Any]) -> Table:
-    """The rates (and baselines) of a result of `evaluate` as a table to print."""
-    data = result["data"]
-    view = Table(title=f"{result['codec']['name'] or 'codec'} on {data['source']}: {data['clips']} clips")
-    for column in (
-        "system",
-        "kbps",
-        "file kbps",
-        "PESQ-wb",
-        "STOI",
-        "SI-SDR dB",
-        "mel distance",
-        "encode x",
-        "decode x",
-    ):
-        view.add_column(column, justify="left" if column == "system" else "right")
-    rows = result["rows"] + result["baselines"]
-    judged = [name for name in JUDGED if name in rows[0]["metrics"]]
-    for name in judged:
-        view.add_column(name.replace("_", " "), justify="right")
-    for row in rows:
-        kbps, speed = row["kbps"] or {}, row.get("speed") or {}
-        numbers = [kbps.get("payload"), kbps.get("file")]
-        scores = [cell(row["metrics"][name], digits) for name, digits in FORMATS.items()]
-        speeds = ["" if not speed else f"{speed[half]:.0f}" for half in ("encode", "decode")]
-        heard = [cell(row["metrics"][name], JUDGED[name]) if name in row["metrics"] else "" for name in judged]
-        view.add_row(row["system"], *("" if n is None else f"{n:.2f}" for n in numbers), *scores, *speeds, *heard)
-    view.caption = "mean ± half of the 95 % interval; encode, decode: times real time on one thread"
-    return view
-
-
-FORMATS = {"pesq_wb": 2, "stoi": 3, "si_sdr": 1, "mel_distance": 3}
-JUDGED = {"dnsmos": 2, "plcmos": 2, "word_errors": 3}
-
-
-def cell(metric: dict[str, Any], digits: int) -> str:
-    """A metric's mean, half its interval, and how many clips are missing in it."""
-    if metric["mean"] is None:
-        return f"none of {metric['missing']}"
-    half = (metric["high"] - metric["low"]) / 2
-    missing = f" ({metric['missing']} missing)" if metric["missing"] else ""
-    return f"{metric['mean']:.{digits}f} ± {half:.{digits}f}{missing}"
-
-
-def _counts(info: CodecInfo, codebooks: Sequence[int] | None) -> list[int]:
-    if codebooks is None:
-        return [count for count in USUAL_CODEBOOKS if count < info.codebooks] + [info.codebooks]
-    wrong = [count for count in codebooks if not 1 <= count <= info.codebooks]
-    if wrong or not codebooks:
-        raise UserError(f"the codec has 1 to {info.codebooks} codebooks, asked for were {list(codebooks)}")
-    return sorted(set(codebooks))
 
 
 def _row(

@@ -37,6 +37,12 @@ def require_formats() -> None:
         raise UserError(f"this Pillow has no {' and no '.join(missing)}: pip install --upgrade pillow")
 
 
+def libraries() -> dict[str, str]:
+    """Versions of what this Pillow writes the formats with."""
+    names = {"libjpeg-turbo": "libjpeg_turbo", "libwebp": "webp", "libavif": "avif"}
+    return {name: features.version(feature) or "missing" for name, feature in names.items()}
+
+
 @dataclass
 class Coder:
     """One picture in one format at every quality, each coded once and only if asked for."""

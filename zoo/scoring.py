@@ -1,4 +1,7 @@
-"""Score what a system made of recordings: which clips, its delay, each metric's mean and interval, the conditions."""
+"""Score what a system made of recordings: which clips, its delay, each metric's mean and interval, the conditions.
+
+Means, intervals, conditions and numbers of codebooks are those of pictures, too.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ import numpy as np
 import torch
 
 from zoo.codecs.audio.io import FORMATS, open_audio, read_audio
+from zoo.codecs.base import CodecInfo
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import AtomicFile
 from zoo.judges import JUDGES
@@ -42,6 +46,8 @@ LONGEST_SECONDS = metrics.PESQ_MAX_SECONDS
 MAX_DELAY_SECONDS = 0.04
 ENVELOPE_SECONDS = 0.02
 RESAMPLES = 2000
+USUAL_CODEBOOKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+SPEECH_PACKAGES = ("torchaudio", "soxr", "pesq", "pystoi")
 
 RULE_ALL = f"all files; of files longer than {LONGEST_SECONDS:.0f} s the first {LONGEST_SECONDS:.0f} s"
 RULE_SOME = (
@@ -96,18 +102,32 @@ def describe(clips: Sequence[Clip], source: str, rule: str) -> dict[str, Any]:
     return {"source": source, "rule": rule, "clips": len(clips), "seconds": seconds, "sha256": digest(lines.encode())}
 
 
-def conditions(processes: int, device: str) -> dict[str, Any]:
-    """Command, hardware, versions and date."""
+def codebook_counts(info: CodecInfo, asked: Sequence[int] | None) -> list[int]:
+    """Numbers of codebooks to measure: those asked for, by default the usual and all.
+
+    Raises:
+        UserError: The codec does not have so many.
+    """
+    if asked is None:
+        return [count for count in USUAL_CODEBOOKS if count < info.codebooks] + [info.codebooks]
+    wrong = [count for count in asked if not 1 <= count <= info.codebooks]
+    if wrong or not asked:
+        raise UserError(f"the codec has 1 to {info.codebooks} codebooks, asked for were {list(asked)}")
+    return sorted(set(asked))
+
+
+def conditions(processes: int, device: str, packages: Sequence[str] = SPEECH_PACKAGES) -> dict[str, Any]:
+    """Command, hardware, versions (those of `packages` among them) and date."""
     hardware = {"cpu": _cpu(), "cores": os.cpu_count(), "device": device}
     if device.startswith("cuda"):
         hardware["gpu"] = torch.cuda.get_device_name(device)
-    packages = ("media-token-zoo", "torch", "torchaudio", "numpy", "soxr", "pesq", "pystoi")
     return {
         "command": _command(),
         "hardware": hardware,
         "processes": processes,
         "threads_per_process": 1,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in ("media-token-zoo", "torch", "numpy", *packages)},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -10,7 +10,7 @@ import soundfile
 
 from zoo.baselines import BASELINES, codec2, fit_opus, measure_baselines, ogg_packets, opus, require_tools
 from zoo.codecs.errors import UserError
-from zoo.report import compare_table, plot
+from zoo.report import card_table, draw, read
 from zoo.scoring import common_delay, conditions, describe, select, write_json
 
 RATE = 16000
@@ -104,7 +104,7 @@ def test_missing_programs_are_named_with_the_remedy(monkeypatch):
 
 def test_the_table_joins_results_on_the_same_clips(report):
     rows, files = report
-    table = compare_table(files)
+    table = card_table(read(files))
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     assert "test-seen: kbps | PESQ-wb | STOI" in lines[0] and lines[0].count("kbps |") == 1
     assert lines[1].startswith("| spectral.x, 1 codebooks | 0.50 |") and len(lines) == 1 + 2 + BASELINES
@@ -114,6 +114,6 @@ def test_the_table_joins_results_on_the_same_clips(report):
 
 
 def test_the_plot_is_a_small_png(report, tmp_path):
-    plot(report[1], tmp_path / "rates.png")
+    draw(read(report[1]), tmp_path / "rates.png")
     data = (tmp_path / "rates.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) < 100_000

@@ -14,8 +14,9 @@ import torch
 
 from zoo.codecs.base import AudioCodec, CodecInfo, CodecOutput
 from zoo.codecs.errors import UserError
-from zoo.evaluate import evaluate, table
+from zoo.evaluate import evaluate
 from zoo.recipes.metrics import Score
+from zoo.report import terminal_table
 from zoo.scoring import select, summary
 
 RATE = 16000
@@ -132,8 +133,14 @@ def test_the_conditions_are_stated(result):
     assert conditions["date"][:2] == "20" and conditions["command"]
 
 
-def test_the_table_has_a_row_for_each_rate(result):
-    assert table(result).row_count == 2
+def test_the_table_has_a_row_for_each_rate_and_a_column_for_each_metric(result):
+    table = terminal_table(result)
+    assert table.row_count == 2
+    assert [str(column.header) for column in table.columns] == [
+        "system", "kbps", "file kbps", "PESQ-wb", "STOI", "SI-SDR dB", "mel distance", "encode x", "decode x",
+    ]  # fmt: skip
+    assert list(table.columns[1].cells) == ["128.00", "256.00"]
+    assert all(cell.endswith("(1 missing)") for cell in table.columns[3].cells)
 
 
 def test_the_callers_codec_is_left_as_it_was(folder):
