@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from zoo import checkpoints, container_v1
 from zoo.codecs.audio.io import check_readable
