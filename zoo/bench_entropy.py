@@ -5,6 +5,7 @@ python -m zoo.bench entropy MODEL DATA --json out.json
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def bench_entropy(
     output: str | Path | None = None,
     device: str = "cpu",
     clips: int | None = None,
+    as_json: bool = False,
 ) -> dict[str, Any]:
     """Measure what each codebook's codes take, and files as a whole, coded in every way; print a table.
 
@@ -49,6 +51,7 @@ def bench_entropy(
         output: Write the result here too, as JSON.
         device: Where the codec computes.
         clips: Use the first so many files (default: all).
+        as_json: Print JSON instead.
 
     Raises:
         UserError: Unknown model, or no media there.
@@ -85,7 +88,10 @@ def bench_entropy(
     }
     if output is not None:
         write_json(result, output)
-    Console(width=120).print(table(result))
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        Console(width=120).print(table(result))
     return result
 
 

@@ -40,7 +40,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(help="Measure speed, side by side with other implementations.", no_args_is_help=True)
+bench = typer.Typer(
+    help="Measure speed side by side with other implementations, and what entropy coding saves.", no_args_is_help=True
+)
 app.add_typer(bench, name="bench")
 
 Model = Annotated[
@@ -58,6 +60,7 @@ Codebooks = Annotated[
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text; no progress bars.")]
+ResultFile = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")]
 Output = Annotated[
     Path, typer.Option("--output", "--out", "-o", help="File to write; for several inputs, the directory.")
 ]
@@ -319,7 +322,7 @@ def evaluate_command(
     data: Annotated[
         Path, typer.Argument(metavar="DATA", help="What the model codes: audio file or picture, or folder of them.")
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")] = None,
+    output: ResultFile = None,
     card: Annotated[Path | None, typer.Option(help="Markdown file to write a model card's table to.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture (.png, .svg, .pdf) to draw quality over the measured rate to.")
@@ -407,7 +410,7 @@ def evaluate_command(
 
 @bench.command("codecs")
 def bench_codecs_command(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")] = None,
+    output: ResultFile = None,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
@@ -421,9 +424,46 @@ def bench_codecs_command(
     bench_codecs(output, device, seed, as_json)
 
 
+@bench.command("quantizers")
+def bench_quantizers_command(
+    output: ResultFile = None, device: Device = "cpu", seed: Seed = 0, as_json: Json = False
+) -> None:
+    """Measure the residual quantizer beside vector-quantize-pytorch's with the same codebooks, latents and threads.
+
+    Example: [bold]zoo bench quantizers -o bench.json[/]
+    """
+    from zoo.bench_quantizers import bench_quantizers
+
+    bench_quantizers(output, device, seed, as_json)
+
+
+@bench.command("entropy")
+def bench_entropy_command(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="Model: name, directory or hub address.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="What the model codes: a file, or folder of them.")],
+    output: ResultFile = None,
+    clips: Annotated[int | None, typer.Option(min=1, help="Use so many files; default: all.")] = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Measure what entropy coding makes of a model's codes: bits of each codebook, bytes of whole files, speed.
+
+    Example: [bold]zoo bench entropy spectral.speech-16khz recordings/ -o bench.json[/]
+    """
+    from zoo.bench_entropy import bench_entropy
+
+    bench_entropy(model, data, output, device, clips=clips, as_json=as_json)
+
+
 @app.command("convert")
 def convert_command(
-    source: Annotated[Path, typer.Argument(help="Training checkpoint (.ckpt), or folder of a transformers EnCodec.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Training checkpoint (.ckpt); published tokenizer of LlamaGen or VAR (.pt, .pth); folder of an EnCodec"
+            " or JanusVQVAE of transformers or a VQModel of diffusers."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store matrices as float16: half the size.")] = False,
     as_json: Json = False,
@@ -431,6 +471,8 @@ def convert_command(
     """Make a directory that every --model takes.
 
     Example: [bold]zoo convert runs/mine/last.ckpt -o mine[/], then [bold]zoo info ./mine[/]
+
+    Example: [bold]zoo convert vae_ch160v4096z32.pth -o var[/]
     """
     import torch
 

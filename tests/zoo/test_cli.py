@@ -190,9 +190,17 @@ def test_an_error_of_several_lines_is_printed_in_one(run, monkeypatch):
 
 
 def test_every_command_explains_itself_with_an_example(run):
-    for command in ("list", "info", "tokenize", "reconstruct", "train", "evaluate", "convert", "bench codecs"):
+    benches = ("bench codecs", "bench quantizers", "bench entropy")
+    for command in ("list", "info", "tokenize", "reconstruct", "train", "evaluate", "convert", *benches):
         code, out, _ = run(*command.split(), "--help")
         assert code == 0 and f"zoo {command}" in out.split("Options")[0].split("Usage")[1].split("\n", 1)[1]
+
+
+def test_entropy_coding_is_measured_in_one_json_document(run, model, speech, tmp_path):
+    code, out, _ = run("bench", "entropy", model, speech, "--json", "-o", tmp_path / "bench.json")
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "bench.json").read_text())
+    assert json.loads(out)["media"] == 1
 
 
 def test_version_is_the_packages(run):
