@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from zoo.decoders.norm import RMSNorm
 from zoo.decoders.rope import Turns, turn
 from zoo.decoders.state import Block
 
@@ -45,8 +46,8 @@ class SelfAttention(nn.Module):
         self.sizes = heads, kv_heads, head_dim
         self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * head_dim, bias=bias)
         self.out = nn.Linear(heads * head_dim, width, bias=out_bias)
-        self.q_norm = nn.RMSNorm(head_dim, norm) if norm is not None else None
-        self.k_norm = nn.RMSNorm(head_dim, norm) if norm is not None else None
+        self.q_norm = RMSNorm(head_dim, norm) if norm is not None else None
+        self.k_norm = RMSNorm(head_dim, norm) if norm is not None else None
 
     def forward(
         self, x: Float[Tensor, "R N D"], turns: Turns | None, block: Block, depth: int
@@ -54,13 +55,13 @@ class SelfAttention(nn.Module):
         heads, kv_heads, head_dim = self.sizes
         rows, slots, _ = x.shape
         parts = self.qkv(x).view(rows, slots, -1, head_dim).transpose(1, 2)
-        qk, v = parts.split((heads + kv_heads, kv_heads), 1)
+        qk, v = parts.split_with_sizes((heads + kv_heads, kv_heads), 1)
         if self.q_norm is not None:
-            q, k = qk.split((heads, kv_heads), 1)
+            q, k = qk.split_with_sizes((heads, kv_heads), 1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), 1)
         if turns is not None:
             qk = turn(qk, turns)
-        q, k = qk.split((heads, kv_heads), 1)
+        q, k = qk.split_with_sizes((heads, kv_heads), 1)
         k, v = block.extend(depth, k, v)
         mixed = scaled_dot_product_attention(
             q, k, v, attn_mask=block.bias, is_causal=block.causal, enable_gqa=heads != kv_heads

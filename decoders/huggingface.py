@@ -73,13 +73,12 @@ class HuggingFaceDecoder(TokenModel):
         ):
             raise ValueError("this model counts its positions itself; leave them out")
         block = open_block(state, self._like(tokens), None, causal=True)
-        if isinstance(block.target, slice):  # all rows are known to be as long
+        if isinstance(block.written, tuple):  # all rows are known to be as long
             return self._forward(tokens, positions, block, block.span - slots, masked=False)
-        outputs = []
-        for row, length in enumerate(lengths.tolist()):
-            memory = [layer[:, row : row + 1] for layer in block.memory]
-            alone = Block(memory, slice(length, length + slots), length + slots, None)
-            outputs.append(self._forward(tokens[row : row + 1], positions[row : row + 1], alone, length, masked=False))
+        outputs = [
+            self._forward(tokens[row : row + 1], positions[row : row + 1], block.row(row, length), length, masked=False)
+            for row, length in enumerate(lengths.tolist())
+        ]
         return Output(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
 
     def _forward(self, tokens: Tensor, positions: Tensor, block: Block, past: int, masked: bool = True) -> Output:

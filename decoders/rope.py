@@ -61,8 +61,11 @@ class Rope(nn.Module):
         self.axes = axes
         share = head_dim // axes
         frequencies = 1 / theta ** (torch.arange(0, share, 2).float() / share)
+        half = (scaling(frequencies) if scaling else frequencies).repeat(axes)
         self.frequencies: Tensor
-        self.register_buffer("frequencies", scaling(frequencies) if scaling else frequencies, persistent=False)
+        self.register_buffer("frequencies", torch.cat((-half, half)), persistent=False)  # the sign is for sines
+        self.axis: Tensor
+        self.register_buffer("axis", torch.arange(axes).repeat_interleave(share // 2).repeat(2), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Rope:
         frequencies = self.frequencies
@@ -72,10 +75,9 @@ class Rope(nn.Module):
 
     def forward(self, positions: Int[Tensor, "R N *axes"], dtype: torch.dtype) -> Turns:
         """Angles are taken in float32, whatever the model's dtype."""
-        coordinates = positions[..., None] if self.axes == 1 else positions
-        angles = (coordinates[..., None] * self.frequencies).flatten(2)[:, None]
-        sines = angles.sin()
-        return torch.cat((angles, angles), -1).cos().to(dtype), torch.cat((-sines, sines), -1).to(dtype)
+        coordinates = positions[..., None] if self.axes == 1 else positions[..., self.axis]
+        angles = (coordinates * self.frequencies)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def turn(x: Float[Tensor, "R H N E"], turns: Turns) -> Float[Tensor, "R H N E"]:

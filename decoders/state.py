@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,9 +22,14 @@ Condition = Mapping[str, Sequence[Tensor]]
 
 @dataclass
 class _Memory:
-    """What a state and its forks share: `[keys or values, R, heads, capacity, head_dim]` of each layer."""
+    """What a state and its forks share.
 
-    layers: list[Tensor]
+    Attributes:
+        runs: `[layer, keys or values, R, heads, capacity, head_dim]` of each run of layers of one shape, so that one
+            step slices or gathers all of these at once.
+    """
+
+    runs: list[Tensor]
     written: int = 0  # end of the last block written, of the longest row
 
 
@@ -54,9 +60,9 @@ class State:
         if rows < 1 or capacity < 0:
             raise ValueError(f"a state needs at least one row and no negative room, got {rows} rows, {capacity} slots")
         with torch.inference_mode(False):  # so that every mode may write to it later
-            kept = shapes if capacity else ()
+            runs = [(len(list(same)), *shape) for shape, same in groupby(shapes)] if capacity else []
             # Zeros, not `empty`: hidden slots have the weight 0, and 0 times NaN is NaN.
-            memory = [like.new_zeros((2, rows, heads, capacity, dim)) for heads, dim in kept]
+            memory = [like.new_zeros((layers, 2, rows, heads, capacity, dim)) for layers, heads, dim in runs]
             self.length: Int[Tensor, "R"] = torch.zeros(rows, dtype=torch.int64, device=like.device)
         self.capacity = capacity
         self.condition: dict[str, list[Tensor]] = {name: list(parts) for name, parts in (condition or {}).items()}
@@ -89,8 +95,8 @@ class State:
 
         Args:
             index: None keeps the first `n` slots of the block, and copies nothing. Else row r keeps slots
-                `index[r, : n[r]]` of the block, in that order: a path in a tree. It is one gather for each layer; what
-                lies behind `n[r]` is ignored.
+                `index[r, : n[r]]` of the block, in that order: a path in a tree. It is one gather; what lies
+                behind `n[r]` is ignored.
             n: int64 `[R]`, or one number for all rows; 0 for rows that are finished or accept nothing.
 
         Raises:
@@ -128,7 +134,7 @@ class State:
     def select(self, rows: Int[Tensor, "S"]) -> State:
         """A new state whose row s is a copy of row `rows[s]`; rows may repeat, be left out and change places."""
         state = self._like(self.length[rows])
-        state._memory = _Memory([memory[:, rows] for memory in self._memory.layers], self._memory.written)
+        state._memory = _Memory([memory[:, :, rows] for memory in self._memory.runs], self._memory.written)
         state.condition = {name: [part[rows] for part in parts] for name, parts in self.condition.items()}
         return state
 
@@ -140,8 +146,8 @@ class State:
         """
         if tuple(rows.shape) != (self.rows,):
             raise ValueError(f"{list(rows.shape)} rows for a state of {self.rows}; `select` changes their number")
-        for memory in self._memory.layers:
-            memory[:, :, :, : self._longest] = memory[:, rows, :, : self._longest]
+        for memory in self._memory.runs:
+            memory[..., : self._longest, :] = memory[:, :, rows, :, : self._longest]
         self.condition = {name: [part[rows] for part in parts] for name, parts in self.condition.items()}
         self.length.copy_(self.length[rows])
 
@@ -150,20 +156,25 @@ class State:
 
         Args:
             causal: What slots see of the block if there is no mask: those up to themselves, or all.
+
+        Raises:
+            ValueError: No room, or gradients are on: the past has none, so those of the block would be wrong.
         """
         self.check(self.rows, slots)
-        memory, device = self._memory.layers, self.length.device
+        if torch.is_grad_enabled():
+            raise ValueError("memory keeps no gradients: call under torch.no_grad, or give a state without memory")
         start, span = self._longest, self._longest + slots
         self._memory.written = span
+        memory, device, like = self._memory.runs, self.length.device, self._memory.runs[0]
         if self._uniform and start == 0:
-            return lone_block(slots, block_mask, causal, memory[0], memory)
+            return lone_block(slots, block_mask, causal, like, memory)
         see = _see(slots, block_mask, causal, device)
         if self._uniform:
             visible = None
             if see is not None:
                 visible = torch.ones(len(see), slots, span, dtype=torch.bool, device=device)
                 visible[:, :, start:] = see
-            return Block(memory, slice(start, span), span, _bias(visible, memory[0].dtype))
+            return Block.over(memory, slice(start, span), span, _bias(visible, like.dtype))
         behind = torch.arange(span, device=device) - self.length[:, None]  # slot of the block; negative: committed
         visible = ((behind < slots) if see is None else (behind < 0))[:, None].expand(-1, slots, -1)
         if see is not None:
@@ -171,7 +182,7 @@ class State:
             seen = see.expand(self.rows, -1, -1).gather(2, inside)
             visible = visible | (seen & ((behind >= 0) & (behind < slots))[:, None])
         index = self.length[:, None] + torch.arange(slots, device=device)
-        return Block(memory, index, span, _bias(visible, memory[0].dtype))
+        return Block.over(memory, index, span, _bias(visible, like.dtype))
 
     def _block(self) -> int:
         """Slots behind the longest row that hold keys and values."""
@@ -190,8 +201,8 @@ class State:
         row = torch.arange(self.rows, device=device)[:, None]
         source = self.length[:, None] + index.clamp(0, block - 1)
         target = self.length[:, None] + torch.arange(index.shape[1], device=device)
-        for memory in self._memory.layers:
-            memory[:, row, :, target] = memory[:, row, :, source]
+        for memory in self._memory.runs:
+            memory[:, :, row, :, target] = memory[:, :, row, :, source]
 
     def _like(self, length: Tensor) -> State:
         """A state of these lengths that lacks its memory and condition."""
@@ -206,36 +217,59 @@ class Block:
     """A block being run: layers give it their keys and values and get back all that it sees.
 
     Attributes:
-        memory: `[keys or values, R, heads, capacity, head_dim]` of each layer; empty if nothing is remembered.
-        target: Slots that the block is written to.
-        span: Slots that any row of the block sees; keys come back cut to it.
+        seen: For each layer, views of the memory's `[R, H, span, E]` keys, and of its values; empty if nothing is
+            remembered.
+        written: Where the block goes: for each layer, views of its slots in keys and in values; or, where rows differ
+            in length, the slots `[R, N]`.
+        span: Slots that any row of the block sees.
         bias: `[R or 1, 1, N, span]`, 0 where a slot sees and -inf where not, to be added to attention scores; None if
             every slot sees the whole span, or if
         causal: nothing is committed, and each slot sees the block up to itself.
     """
 
-    memory: list[Tensor]
-    target: slice | Int[Tensor, "R N"]
+    seen: tuple[list[Tensor], list[Tensor]]
+    written: tuple[list[Tensor], list[Tensor]] | Int[Tensor, "R N"]
     span: int
     bias: Float[Tensor, "#R 1 N span"] | None
     causal: bool = False
+
+    @staticmethod
+    def over(
+        runs: list[Tensor], slots: slice | Int[Tensor, "R N"], span: int, bias: Tensor | None, causal: bool = False
+    ) -> Block:
+        """A block of these slots of a state's memory; all layers are sliced here, at once."""
+        written = slots if isinstance(slots, Tensor) else _sliced(runs, slots)
+        return Block(_sliced(runs, slice(0, span)), written, span, bias, causal)
 
     def extend(
         self, layer: int, keys: Float[Tensor, "R H N E"], values: Float[Tensor, "R H N E"]
     ) -> tuple[Float[Tensor, "R H span E"], Float[Tensor, "R H span E"]]:
         """Write the block's keys and values of one layer; returns those of the past and the block."""
-        if not self.memory:
+        all_keys, all_values = self.seen
+        if not all_keys:
             return keys, values
-        memory = self.memory[layer]
-        if isinstance(self.target, slice):
-            memory[0, :, :, self.target] = keys
-            memory[1, :, :, self.target] = values
+        if isinstance(self.written, tuple):
+            self.written[0][layer].copy_(keys)
+            self.written[1][layer].copy_(values)
         else:
-            row = torch.arange(len(self.target), device=keys.device)[:, None]
-            memory[0, row, :, self.target] = keys.transpose(1, 2)
-            memory[1, row, :, self.target] = values.transpose(1, 2)
-        seen = memory[:, :, :, : self.span]
-        return seen[0], seen[1]
+            row = torch.arange(len(self.written), device=keys.device)[:, None]
+            all_keys[layer][row, :, self.written] = keys.transpose(1, 2)
+            all_values[layer][row, :, self.written] = values.transpose(1, 2)
+        return all_keys[layer], all_values[layer]
+
+    def row(self, row: int, length: int) -> Block:
+        """The same block of one row alone, `length` steps long, cut to what it sees: all before each slot."""
+        assert isinstance(self.written, Tensor)
+        slots = self.written.shape[1]
+        seen = [[part[row : row + 1, :, : length + slots] for part in parts] for parts in self.seen]
+        written = [[part[:, :, length:] for part in parts] for parts in seen]
+        return Block((seen[0], seen[1]), (written[0], written[1]), length + slots, None)
+
+
+def _sliced(runs: list[Tensor], slots: slice) -> tuple[list[Tensor], list[Tensor]]:
+    """Views of the slots, in keys and values of each layer."""
+    keys, values = ([layer for run in runs for layer in run[:, part, :, :, slots].unbind()] for part in range(2))
+    return keys, values
 
 
 def open_block(
@@ -251,9 +285,8 @@ def lone_block(
     slots: int, block_mask: Bool[Tensor, "#R N N"] | None, causal: bool, like: Tensor, memory: list[Tensor]
 ) -> Block:
     """A block with nothing before it; its bias has the dtype and device of `like`."""
-    if block_mask is None:
-        return Block(memory, slice(0, slots), slots, None, causal and slots > 1)
-    return Block(memory, slice(0, slots), slots, _bias(_see(slots, block_mask, causal, like.device), like.dtype))
+    see = None if block_mask is None else _see(slots, block_mask, causal, like.device)
+    return Block.over(memory, slice(0, slots), slots, _bias(see, like.dtype), see is None and causal and slots > 1)
 
 
 def _see(slots: int, block_mask: Tensor | None, causal: bool, device: torch.device) -> Tensor | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, silu
 
 from zoo.decoders.attention import CrossAttention, SelfAttention
+from zoo.decoders.norm import RMSNorm
 from zoo.decoders.rope import Rope, RopeScaling, Turns
 from zoo.decoders.state import Block, Condition, State, open_block
 
@@ -146,7 +147,7 @@ class Transformer(nn.Module):
     ) -> tuple[Float[Tensor, "R N D"], list[Float[Tensor, "R N D"]]]:
         """Hidden states behind the last norm, and, without it, those that leave each depth in `exits`.
 
-        State and mask are those of `TokenModel.forward`.
+        State and mask are those of `TokenModel.forward`; with memory, call it under `torch.no_grad`.
 
         Args:
             x: Embeddings; or, if `depths` begins later, what left the depth before.
@@ -159,13 +160,13 @@ class Transformer(nn.Module):
         block = open_block(state, x, block_mask, self.config.causal)
         condition = state.condition if state is not None else {}
         turns = self.rope(positions, x.dtype) if self.rope is not None else None
-        left = []
+        left, layers = [], list(self.layers)
         for depth in range(len(self.schedule)) if depths is None else depths:
             layer = self.schedule[depth]
             if self.inject is not None and layer == self.config.prelude:
                 injected = x if injected is None else injected
                 x = self.inject(torch.cat((x, injected), -1))
-            x = self.layers[layer](x, turns, block, depth, *_of_layer(condition, layer))
+            x = layers[layer](x, turns, block, depth, *_of_layer(condition, layer))
             if depth in exits:
                 left.append(x)
         return self.last(x, state), left
@@ -274,7 +275,7 @@ class Layer(nn.Module):
 
 def make_norm(config: TransformerConfig) -> nn.Module:
     """A norm as this transformer has them; where a condition may scale and shift, it has no weights of its own."""
-    kind = nn.RMSNorm if config.norm == "rms" else nn.LayerNorm
+    kind = RMSNorm if config.norm == "rms" else nn.LayerNorm
     return kind(config.width, config.epsilon, elementwise_affine=not config.adaptive)
 
 

@@ -9,6 +9,12 @@ from small_decoders import random_tokens, small_decoder
 from zoo.decoders.state import State
 
 
+@pytest.fixture(autouse=True)
+def no_gradients(request):
+    with torch.set_grad_enabled(request.node.name.startswith("test_no_gradients")):
+        yield
+
+
 def filled(rows: int = 3, slots: int = 4, capacity: int = 9) -> tuple[State, torch.Tensor]:
     """A state with one block written; its keys tell row and slot: 10 * row + slot."""
     state = State(rows, capacity, [(2, 3)], torch.zeros(1))
@@ -30,11 +36,11 @@ def committed(state: State) -> list[list[int]]:
 
 def test_a_chain_commits_without_touching_memory():
     state, _ = filled()
-    before = [layer.clone() for layer in state._memory.layers]
-    address = [layer.data_ptr() for layer in state._memory.layers]
+    before = [run.clone() for run in state._memory.runs]
+    address = [run.data_ptr() for run in state._memory.runs]
     state.commit(None, torch.tensor([4, 2, 0]))
-    assert all(torch.equal(*pair) for pair in zip(before, state._memory.layers, strict=True))
-    assert address == [layer.data_ptr() for layer in state._memory.layers]
+    assert all(torch.equal(*pair) for pair in zip(before, state._memory.runs, strict=True))
+    assert address == [run.data_ptr() for run in state._memory.runs]
     assert committed(state) == [[0, 1, 2, 3], [10, 11], []]
 
 
@@ -76,22 +82,22 @@ def test_selected_rows_are_copies():
 def test_rows_are_reordered_in_place():
     state, _ = filled()
     state.commit(None, torch.tensor([4, 2, 1]))
-    address = state._memory.layers[0].data_ptr()
+    address = state._memory.runs[0].data_ptr()
     state.reorder(torch.tensor([2, 0, 0]))
-    assert state._memory.layers[0].data_ptr() == address
+    assert state._memory.runs[0].data_ptr() == address
     assert committed(state) == [[20], [0, 1, 2, 3], [0, 1, 2, 3]]
 
 
 def test_memory_is_allocated_once_however_long_the_output():
     model = small_decoder()
     state = model.init_state(2, 40)
-    sizes = [layer.untyped_storage().nbytes() for layer in state._memory.layers]
-    addresses = [layer.data_ptr() for layer in state._memory.layers]
+    sizes = [run.untyped_storage().nbytes() for run in state._memory.runs]
+    addresses = [run.data_ptr() for run in state._memory.runs]
     for step in range(40):
         model(random_tokens(model, 2, 1, seed=step), state=state)
         state.commit(None, 1)
-    assert sizes == [layer.untyped_storage().nbytes() for layer in state._memory.layers]
-    assert addresses == [layer.data_ptr() for layer in state._memory.layers]
+    assert sizes == [run.untyped_storage().nbytes() for run in state._memory.runs]
+    assert addresses == [run.data_ptr() for run in state._memory.runs]
 
 
 def test_whatever_lies_in_uncommitted_slots_never_leaks():
@@ -102,9 +108,9 @@ def test_whatever_lies_in_uncommitted_slots_never_leaks():
         state = model.init_state(2, 12)
         model(tokens, state=state)
         state.commit(None, torch.tensor([5, 2]))
-        for layer in state._memory.layers:
-            layer[:, 0, :, 5:] = garbage
-            layer[:, 1, :, 2:] = garbage
+        for run in state._memory.runs:
+            run[:, :, 0, :, 5:] = garbage
+            run[:, :, 1, :, 2:] = garbage
         outputs.append(model(block, state=state).logits)
     assert torch.equal(*outputs)
 
@@ -147,6 +153,7 @@ def test_no_gradients_are_kept_with_memory_nor_do_inference_states_refuse_other_
         (lambda state: state.commit(torch.tensor([[4], [0], [0]]), 1), "slots that the last block of 4"),
         (lambda state: state.commit(torch.tensor([[0], [0], [0]]), 2), r"an index \[3, 1\] for 3 rows"),
         (lambda state: state.reorder(torch.tensor([0])), "`select` changes their number"),
+        (lambda state: torch.enable_grad()(state.open)(1, None, True), "memory keeps no gradients"),
         (lambda state: state.open(10, None, True), "beyond the state's 9 slots"),
         (lambda state: State(0, 4, [(1, 1)], torch.zeros(1)), "at least one row"),
         (lambda state: State(1, 0, [(1, 1)], torch.zeros(1)).commit(None, 1), "the last block had 0 slots"),

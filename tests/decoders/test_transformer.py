@@ -213,6 +213,7 @@ def test_an_early_exit_is_the_head_on_a_shallower_transformer():
     assert (first.logits - second.logits).abs().nan_to_num().max() > 1e-2
 
 
+@torch.no_grad()
 def test_a_pass_goes_on_from_where_an_early_exit_left():
     model = small_decoder(loops=2, prelude=1, inject=True)
     core = model.transformer
