@@ -1,0 +1,23 @@
+"""Sampling from token decoders: two loops, one law, keyed noise, and proposers and rules that are a file each."""
+
+from zoo.decoders.sampling import processors, proposers, rules
+from zoo.decoders.sampling.decode import decode, stream
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.law import Law, guidance
+from zoo.decoders.sampling.noise import Noise
+from zoo.decoders.sampling.result import Exactness, Result, Trace
+
+__all__ = [
+    "Draft",
+    "Exactness",
+    "Law",
+    "Noise",
+    "Result",
+    "Trace",
+    "decode",
+    "guidance",
+    "processors",
+    "proposers",
+    "rules",
+    "stream",
+]

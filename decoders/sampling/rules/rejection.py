@@ -1,0 +1,73 @@
+"""Speculative sampling: accept a drafted token with probability min(1, p / q), else draw from what p has beyond q."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.law import draw
+from zoo.decoders.sampling.result import Exactness
+from zoo.decoders.sampling.rules.base import Rule, Scores, Streams, Verified, known_codes, leading
+
+
+class Rejection(Rule):
+    """Accepts as often as any rule can that looks at one token at a time: with probability 1 - TV(p, q).
+
+    Leviathan et al. (arXiv 2211.17192); Chen et al. (arXiv 2302.01318). Each codebook is judged by itself, a step
+    stands if all its codes do; where one falls, the codes of that step which stand are kept and the others drawn anew,
+    which keeps the law, as codes are independent given the past. Where they depend on each other, codes behind the
+    first that falls are drawn anew.
+
+    Cost: one uniform number a code, and one draw of a token a row.
+    """
+
+    exactness = Exactness.DISTRIBUTION
+
+    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
+        rows, slots, codebooks, vocabulary = scores.logp.shape
+        row = torch.arange(rows, device=scores.logp.device)
+        n, accepted, logp = draft.count, scores.logp.new_zeros(rows, codebooks, dtype=torch.bool), scores.logp[:, 0]
+        drafted = torch.zeros_like(n, dtype=torch.bool)
+        if draft.slots:
+            tokens = draft.tokens
+            ratio = _at(scores.logp[:, :-1], tokens)  # log p / q
+            if draft.logq is not None:
+                ratio = ratio - _at(draft.logq, tokens)
+            passes = noise.test.uniform(scores.steps[:, :-1], codebooks).log() < ratio
+            n = leading(passes.all(-1) & draft.present())
+            drafted = n < draft.count
+            at = n.clamp(max=draft.slots - 1)
+            accepted = passes[row, at] & drafted[:, None]
+            law_q = None if draft.logq is None else draft.logq[row, at]
+            rest = residual(scores.logp[row, at], tokens[row, at], law_q)
+            logp = scores.logp[row, n].where(~drafted[:, None, None], rest)
+        next = draw(logp[:, None], noise.draw.gumbel(scores.steps[row, n][:, None], codebooks, vocabulary))[:, 0]
+        if draft.slots:
+            next = torch.where(accepted, draft.tokens[row, at], next)
+        if scores.chained:
+            next = next.where(known_codes(accepted, drafted), -1)
+        return Verified(n, None, next)
+
+
+def residual(
+    logp: Float[Tensor, "*rows V"], token: Int[Tensor, "*rows"], logq: Float[Tensor, "*rows V"] | None
+) -> Float[Tensor, "*rows V"]:
+    """Logarithm, up to a constant, of what is left of p once a token drawn from q was rejected: max(0, p - q).
+
+    Args:
+        token: The rejected token.
+        logq: None: the token was certain.
+
+    Where p equals q up to rounding nothing is left, and a rejection is rounding too: then p itself.
+    """
+    if logq is None:
+        left = logp.scatter(-1, token[..., None], -torch.inf)
+    else:
+        left = (logp.exp() - logq.exp()).clamp(min=0).log()
+    return torch.where(left.isneginf().all(-1, keepdim=True), logp, left)
+
+
+def _at(logp: Tensor, tokens: Tensor) -> Tensor:
+    return logp.gather(-1, tokens[..., None])[..., 0]
