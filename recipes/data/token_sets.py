@@ -1,0 +1,286 @@
+"""A Lightning data module that reads token sets, as `zoo tokenize FOLDER --out SET` writes them, to train decoders."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Int
+from numpy import ndarray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from zoo import registry
+from zoo.codecs.errors import UserError
+from zoo.recipes.data.files import held_out, in_turns
+from zoo.recipes.data.length_buckets import LengthBuckets
+from zoo.recipes.data.stream import BatchStream, ResumableDataModule, ResumableLoader
+from zoo.token_set_manifest import check_codec
+from zoo.token_sets import Codes, TokenSet
+
+NOTHING = -1  # where a batch has no code, label or byte
+
+_log = logging.getLogger(__name__)
+
+
+class TokenSets(ResumableDataModule):
+    """Batches of items of similar length out of one or several token sets of one codec.
+
+    Training and validation batches are
+
+        codes      int64 [batch, codebook, *grid]; -1 behind an item's own grid, and where a cell uses fewer codebooks
+        lengths    int64 [batch], or [batch, 2] for pictures: cells of each item along each axis
+        label      int64 [batch], its place in `labels`; -1 without
+        text       list of str, "" without; or, with `text="bytes"`, int64 [batch, byte] of UTF-8, -1 behind
+
+    Which items make training batch i is a pure function of the sets, the settings, the seed and i; each item comes once
+    in a round over all. The share of padding is logged. All codes are held in memory, 2 bytes each (4 for codebooks of
+    more than 32,768 codes).
+
+    Args:
+        train_sets: Folders of token sets.
+        valid_sets: Folders of the sets to validate on; none to set apart items of the training sets by `held_out`.
+        valid_percent: Percentage set apart where there are no `valid_sets`.
+        codec: Name of the codec whose tokens these must be (default: that of the first set).
+        weights: Hex digest of its weights (default: of a bundled codec those that are bundled; else of the first set).
+        codebooks: Use the first so many codebooks (default: all).
+        batch_cells: Most frames or cells in a batch on each device, padding included; times `codebooks` for codes.
+        longest: Longest item, in frames or cells (default: `batch_cells`). Longer ones are left out, or
+        crop: with this, of longer sequences a part that is drawn anew each time.
+        bucket_ratio: See `LengthBuckets`.
+        text: How texts are given.
+        valid_items: Most items to validate on, taken in turn from every label.
+        seed: Of the order and of the parts.
+        epoch_batches: Batches that make an epoch, on each device.
+        workers: Worker processes; the batches are the same for any number.
+    """
+
+    def __init__(
+        self,
+        train_sets: list[str],
+        valid_sets: list[str] | None = None,
+        valid_percent: float = 5.0,
+        codec: str | None = None,
+        weights: str | None = None,
+        codebooks: int | None = None,
+        batch_cells: int = 4096,
+        longest: int | None = None,
+        crop: bool = False,
+        bucket_ratio: float = 1.15,
+        text: Literal["text", "bytes"] = "text",
+        valid_items: int = 64,
+        seed: int = 0,
+        epoch_batches: int = 500,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(epoch_batches, workers)
+        self.train_sets, self.valid_sets, self.valid_percent = train_sets, valid_sets, valid_percent
+        self.codec, self.weights, self.codebooks = codec, weights, codebooks
+        self.batch_cells, self.longest, self.crop = batch_cells, longest or batch_cells, crop
+        self.bucket_ratio, self.text, self.valid_items, self.seed = bucket_ratio, text, valid_items, seed
+        self.codebook_sizes: tuple[int, ...] = ()
+        self.labels: tuple[str, ...] = ()
+        self._train: TokenBatches | None = None
+        self._valid: TokenBatches | None = None
+
+    def setup(self, stage: str) -> None:
+        """Read the sets.
+
+        Raises:
+            UserError: No set there, sets of other codecs or weights than asked for, or of too few codebooks, or
+                nothing left to train or to validate on.
+        """
+        if self._valid is not None:
+            return
+        train = [TokenSet(folder) for folder in self.train_sets]
+        valid = [TokenSet(folder) for folder in self.valid_sets or ()]
+        if not train:
+            raise UserError("there is no token set to train on; give one: --data.train_sets='[SET]'")
+        self._check([*train, *valid])
+        self.labels = tuple(sorted({label for given in (*train, *valid) for label in given.manifest.labels}))
+        items = Items.of(train, self.labels)
+        if valid:
+            others = Items.of(valid, self.labels)
+        else:
+            apart = np.array([held_out(path, self.valid_percent) for path in items.paths.to_pylist()])
+            if not apart.any() or apart.all():
+                raise UserError(
+                    f"{self.train_sets[0]}: {self.valid_percent} % of {len(apart)} items set {int(apart.sum())} apart"
+                    " for validation; change valid_percent or give valid_sets"
+                )
+            items, others = items.only(np.flatnonzero(~apart)), items.only(np.flatnonzero(apart))
+        self._train = self._batches(self._short(items, "train"))
+        others = self._short(others, "validate")
+        folders = [self.labels[k] if k >= 0 else "" for k in others.labels]
+        self._valid = self._batches(others.only(in_turns(others.paths.to_pylist(), folders, self.valid_items)))
+        self.padding = self._train.buckets.padding()
+        _log.info(
+            "%d items to train on in %d batches a round, %.1f %% of them padding; %d items to validate on",
+            len(self._train.items), len(self._train.buckets), 100 * self.padding, len(self._valid.items),
+        )  # fmt: skip
+
+    def train_stream(self, rank: int, ranks: int) -> BatchStream:
+        """See `ResumableDataModule.train_stream`."""
+        assert self._train is not None, "setup comes first"
+        return BatchStream(self._train.batch, self.epoch_batches, rank, ranks)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """The stream of batches, from where training stopped; logs the share of padding."""
+        loader = super().train_dataloader()
+        if self.trainer and self.trainer.logger:
+            self.trainer.logger.log_metrics({"data/padding": self.padding}, step=self.trainer.global_step)
+        return loader
+
+    def val_dataloader(self) -> DataLoader:
+        """Every item to validate on, once; always in the same batches."""
+        assert self._valid is not None, "setup comes first"
+        return DataLoader(FirstRound(self._valid), batch_size=None)
+
+    def _check(self, sets: Sequence[TokenSet]) -> None:
+        first = sets[0].manifest
+        codec = first.codec if self.codec is None else self.codec
+        weights = self.weights or (registry.info(codec).sha256 if codec in registry.list_models() else first.weights)
+        for given in sets:
+            check_codec(given.manifest, given.folder, codec, weights)
+            if self.codebooks is None and given.manifest.codebook_sizes != first.codebook_sizes:
+                raise UserError(
+                    f"{given.folder}: holds {len(given.manifest.codebook_sizes)} codebooks, {sets[0].folder} holds"
+                    f" {len(first.codebook_sizes)}; say how many to use: codebooks"
+                )
+            if not 1 <= (self.codebooks or 1) <= len(given.manifest.codebook_sizes):
+                raise UserError(
+                    f"{given.folder}: holds {len(given.manifest.codebook_sizes)} codebooks, {self.codebooks} were asked"
+                    " for; ask for fewer, or tokenize again with more"
+                )
+        self.codebook_sizes = first.codebook_sizes[: self.codebooks]
+
+    def _short(self, items: "Items", purpose: str) -> "Items":
+        """Without items that are too long, if these are not cropped."""
+        if self.crop and items.shapes.shape[1] > 1:
+            raise UserError("pictures cannot be cropped to a number of cells; set crop to false")
+        fitting = np.flatnonzero(self.crop | (items.shapes.prod(1, dtype=np.int64) <= self.longest))
+        if len(fitting) < len(items):
+            _log.warning(
+                "%d of %d items to %s on are longer than %d cells and left out",
+                len(items) - len(fitting), len(items), purpose, self.longest,
+            )  # fmt: skip
+        if not len(fitting):
+            raise UserError(f"no item to {purpose} on has {self.longest} cells or fewer; raise longest, or crop")
+        return items.only(fitting)
+
+    def _batches(self, items: "Items") -> "TokenBatches":
+        shapes = items.shapes.clip(max=self.longest) if self.crop else items.shapes
+        buckets = LengthBuckets(shapes, self.batch_cells, self.bucket_ratio, self.seed)
+        return TokenBatches(items, buckets, len(self.codebook_sizes), self.text, self.seed)
+
+
+@dataclass(frozen=True)
+class Items:
+    """Rows of some token sets.
+
+    Attributes:
+        codes: Of all rows of each set.
+        places: Set and row of each item.
+        shapes: Grid of each item.
+        paths, texts: Strings; texts may be null.
+        labels: Numbers; -1 without.
+    """
+
+    codes: list[Codes]
+    places: Int[ndarray, "item 2"]
+    shapes: Int[ndarray, "item axes"]
+    paths: pa.Array
+    texts: pa.Array
+    labels: Int[ndarray, "item"]
+
+    @classmethod
+    def of(cls, sets: Sequence[TokenSet], labels: Sequence[str]) -> "Items":
+        """All rows of all sets."""
+        tables = pa.concat_tables([given.table(["path", "text", "label"]) for given in sets]).combine_chunks()
+        codes = [given.codes() for given in sets]
+        numbers: dict[str | None, int] = {label: number for number, label in enumerate(labels)} | {None: NOTHING}
+        return cls(
+            codes,
+            np.concatenate([np.stack([np.full(len(c), k), np.arange(len(c))], 1) for k, c in enumerate(codes)]),
+            np.concatenate([found.shapes for found in codes]),
+            tables["path"].combine_chunks(),
+            tables["text"].combine_chunks(),
+            np.array([numbers[label] for label in tables["label"].to_pylist()], np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def only(self, chosen: Sequence[int] | Int[ndarray, "some"]) -> "Items":
+        """These items."""
+        chosen = np.asarray(chosen, np.int64)
+        return Items(
+            self.codes, self.places[chosen], self.shapes[chosen], self.paths.take(pa.array(chosen)),
+            self.texts.take(pa.array(chosen)), self.labels[chosen],
+        )  # fmt: skip
+
+    def codes_of(self, item: int) -> Int[ndarray, "codebook *grid"]:
+        """Codes as they are stored."""
+        number, row = self.places[item]
+        return self.codes[number][int(row)]
+
+
+@dataclass(frozen=True)
+class TokenBatches:
+    """Makes the batch of any number; see `TokenSets` for what is in one.
+
+    Attributes:
+        buckets: Which items make it; its shapes are those of the items, or of the parts that are taken of longer ones.
+    """
+
+    items: Items
+    buckets: LengthBuckets
+    codebooks: int
+    text: Literal["text", "bytes"]
+    seed: int
+
+    def batch(self, number: int) -> dict[str, Any]:
+        """Batch `number` of the endless stream."""
+        chosen = self.buckets.batch(number)
+        shapes = self.buckets.shapes[chosen]
+        codes = np.full((len(chosen), self.codebooks, *shapes.max(0)), NOTHING, np.int64)
+        draw = np.random.default_rng((self.seed, number, 1))  # the 1 tells it from the order's
+        for target, item, shape in zip(codes, chosen, shapes, strict=True):
+            grid = self.items.codes_of(item)[: self.codebooks]
+            if grid.shape[-1] > shape[-1]:
+                start = int(draw.integers(grid.shape[-1] - shape[-1] + 1))
+                grid = grid[..., start : start + shape[-1]]
+            target[(slice(None), *(slice(n) for n in shape))] = grid
+        texts = [text or "" for text in self.items.texts.take(pa.array(chosen)).to_pylist()]
+        lengths = torch.from_numpy(shapes.astype(np.int64))
+        return {
+            "codes": torch.from_numpy(codes),
+            "lengths": lengths if lengths.shape[1] > 1 else lengths[:, 0],
+            "label": torch.from_numpy(self.items.labels[chosen]),
+            "text": as_bytes(texts) if self.text == "bytes" else texts,
+        }
+
+
+class FirstRound(Dataset):
+    """The batches of the first round over all items."""
+
+    def __init__(self, batches: TokenBatches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches.buckets)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return self.batches.batch(number)
+
+
+def as_bytes(texts: Sequence[str]) -> Int[Tensor, "batch byte"]:
+    """UTF-8 of texts, -1 behind each."""
+    data = [text.encode() for text in texts]
+    rows = torch.full((len(data), max(map(len, data), default=0)), NOTHING)
+    for row, text in zip(rows, data, strict=True):
+        row[: len(text)] = torch.tensor(list(text), dtype=torch.int64)
+    return rows
