@@ -25,7 +25,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "WebP": {"method": 6},
     "AVIF": {"speed": 2},
 }
-QUALITIES = range(1, 101)
+QUALITIES = range(101)
 
 Metrics = Mapping[str, Callable[[Tensor, Tensor], Score]]
 

@@ -45,8 +45,8 @@ class Kind:
         more: Metrics for the terminal alone; those that a result lacks are left out.
         packages: Whose versions a card states.
         speed: As the terminal shows speeds, and what that means.
-        by_rate: Cards list systems by rate, for they were measured at the same ones; and plots show no intervals, which
-            would be those between pictures, common to all systems, and not those of their differences.
+        paired: Systems were measured at the same rates, picture by picture. So cards list them by rate, and plots have
+            points of all pictures only, without intervals: those are of what pictures, not systems, differ by.
         note: What a card says about its figures.
     """
 
@@ -58,7 +58,7 @@ class Kind:
     more: dict[str, Figures]
     packages: tuple[str, ...]
     speed: tuple[Figures, str]
-    by_rate: bool
+    paired: bool
     note: str
 
     @property
@@ -82,7 +82,7 @@ AUDIO = Kind(
     },
     packages=("pesq", "pystoi"),
     speed=(Figures("x", 0), "times real time on one thread"),
-    by_rate=False,
+    paired=False,
     note="kbps: codes alone (Opus: packets without the Ogg container), measured. Delays removed before scoring.",
 )
 PICTURES = Kind(
@@ -98,9 +98,10 @@ PICTURES = Kind(
     more={},
     packages=("pillow", "torchmetrics"),
     speed=(Figures("MP/s", 2), "megapixels a second on one thread"),
-    by_rate=True,
+    paired=True,
     note="bpp: bits per pixel of whole files, header and all, measured. JPEG, WebP and AVIF: each picture at the bits"
-    " that our file of it took, between the two nearest qualities. Contrast distance: 0 is no difference.",
+    " that our file of it took, between the two nearest qualities; (n of m): it cannot make the others"
+    " that small. Contrast distance: 0 is no difference.",
 )
 
 
@@ -189,7 +190,7 @@ def check_plot(path: str | Path) -> None:
 def draw(results: Sequence[Result], path: str | Path) -> None:
     """Draw the main metrics over the real rate, a row of panels for each data set; the ending chooses the format.
 
-    Points where some clips or pictures have no score, as a format cannot be that small, are hollow.
+    Where a format cannot make all pictures that small, it has no point: its mean would be that of easier ones.
 
     Raises:
         UserError: As `card_table` and `check_plot`.
@@ -203,8 +204,12 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
     families = list(dict.fromkeys(row["family"] for one in sets for row in one.rows))
     for line, one in zip(panels, sets, strict=True):
         for axes, (name, metric) in zip(line, kind.main.items(), strict=True):
+            rows = [row for row in one.rows if row["metrics"][name]["clips"]]
+            if kind.paired:
+                whole = max((row["metrics"][name]["clips"] for row in rows), default=0)
+                rows = [row for row in rows if row["metrics"][name]["clips"] == whole]
             for index, family in enumerate(families):
-                _draw(axes, f"C{index}", family, kind, name, [row for row in one.rows if row["family"] == family])
+                _draw(axes, f"C{index}", family, kind, name, [row for row in rows if row["family"] == family])
             title = f"{one.name}: {one.data[kind.items]} {kind.items}"
             axes.set(title=title, xlabel=f"{kind.units} (measured)", ylabel=metric.label)
             axes.grid(alpha=0.3)
@@ -242,7 +247,7 @@ def _by_data(results: Sequence[Result]) -> tuple[Kind, list[DataSet]]:
 
 def _ordered(kind: Kind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows as tables list them; of equal rates the codec's comes first."""
-    return sorted(rows, key=lambda row: row[kind.units][kind.rate]) if kind.by_rate else rows
+    return sorted(rows, key=lambda row: row[kind.units][kind.rate]) if kind.paired else rows
 
 
 def _cells(kind: Kind, row: dict[str, Any]) -> list[str]:
@@ -280,7 +285,6 @@ def _conditions(kind: Kind, facts: dict[str, Any]) -> str:
 
 def _draw(axes: Any, color: str, family: str, kind: Kind, metric: str, rows: Sequence[dict[str, Any]]) -> None:
     """A curve; systems that have no rate are a dashed level."""
-    rows = [row for row in rows if row["metrics"][metric]["mean"] is not None]
     if not rows:
         return
     if rows[0][kind.units] is None:
@@ -289,10 +293,8 @@ def _draw(axes: Any, color: str, family: str, kind: Kind, metric: str, rows: Seq
     points = sorted(((row[kind.units][kind.rate], row["metrics"][metric]) for row in rows), key=lambda point: point[0])
     rates, means = [rate for rate, _ in points], [found["mean"] for _, found in points]
     errors = [[found["mean"] - found["low"], found["high"] - found["mean"]] for _, found in points]
-    bars = None if kind.by_rate else list(zip(*errors, strict=True))
+    bars = None if kind.paired else list(zip(*errors, strict=True))
     axes.errorbar(rates, means, bars, marker="o", ms=4, capsize=2, color=color, label=family)
-    partial = [(rate, found["mean"]) for rate, found in points if found["missing"]]
-    axes.plot(*(zip(*partial, strict=True) if partial else ((), ())), "o", ms=4, mfc="w", color=color, zorder=3)
 
 
 def main() -> None:

@@ -63,6 +63,12 @@ def test_more_bits_give_better_scores(kind):
     assert scores[0]["psnr"].value < between < scores[1]["psnr"].value
 
 
+def test_webp_reaches_its_lowest_rate_at_quality_0():
+    coder = Coder(scene(), "WebP", {"psnr": psnr})
+    assert coder.bits(0) < coder.bits(1)
+    assert not math.isnan(coder.at_bits(coder.bits(0))["psnr"].value)
+
+
 def test_a_rate_that_a_format_cannot_reach_has_no_score_and_says_why():
     coder = Coder(scene(), "JPEG", {"psnr": psnr})
     score = coder.at_bits(100)["psnr"]
