@@ -1,9 +1,10 @@
 """Sampling from token decoders: two loops, one law, keyed noise, and proposers and rules that are a file each."""
 
-from zoo.decoders.sampling import processors, proposers, rules
+from zoo.decoders.sampling import choosers, processors, proposers, rules, schedules
 from zoo.decoders.sampling.decode import decode, stream
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import Law, guidance
+from zoo.decoders.sampling.masked import decode_masked
 from zoo.decoders.sampling.noise import Noise
 from zoo.decoders.sampling.result import Exactness, Result, Trace
 
@@ -14,10 +15,13 @@ __all__ = [
     "Noise",
     "Result",
     "Trace",
+    "choosers",
     "decode",
+    "decode_masked",
     "guidance",
     "processors",
     "proposers",
     "rules",
+    "schedules",
     "stream",
 ]

@@ -91,7 +91,7 @@ def stream(
     """
     law, noise, rule = law or Law(), noise or Noise(0), find(rule)
     lengths, room = _fitting(model, prompt, lengths, steps, law, window)
-    recorder, most, slots = Recorder(), int(room.max()), window if proposer is not None else 0
+    recorder, most, slots = Recorder(len(room)), int(room.max()), window if proposer is not None else 0
     target = Target(model, prompt, lengths, law, most + slots, cond, positions)
     ctx = _context(target, prompt, lengths, room, most, slots, rule, forced)
     begin, logp = ctx.length, torch.zeros(ctx.tokens.shape, device=prompt.device)

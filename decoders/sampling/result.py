@@ -84,6 +84,7 @@ class Result:
 class Recorder:
     """Collects a trace round by round, without asking the device."""
 
+    rows: int
     prefill_seconds: float = 0.0
     _rows: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     _calls: list[tuple[int, int, float]] = field(default_factory=list)
@@ -99,7 +100,8 @@ class Recorder:
         self._calls.append((target, draft, self.lap()))
 
     def trace(self) -> Trace:
-        drafted, accepted, emitted = (torch.stack(parts).cpu() for parts in zip(*self._rows, strict=True))
-        target, draft, seconds = zip(*self._calls, strict=True)
-        counts = torch.tensor(target), torch.tensor(draft), torch.tensor(seconds, dtype=torch.float64)
-        return Trace(drafted, accepted, emitted, *counts, self.prefill_seconds)
+        none = torch.zeros(3, 0, self.rows, dtype=torch.int64)
+        counts = torch.stack([torch.stack(parts) for parts in self._rows], 1).cpu() if self._rows else none
+        target, draft, seconds = zip(*self._calls, strict=True) if self._calls else ((), (), ())
+        calls = (torch.tensor(calls, dtype=torch.int64) for calls in (target, draft))
+        return Trace(*counts, *calls, torch.tensor(seconds, dtype=torch.float64), self.prefill_seconds)
