@@ -85,7 +85,8 @@ class Item:
 
 def pack_shard(items: Sequence[Item], failed: Sequence[Failure], manifest: SetManifest) -> bytes:
     """A Parquet file of these rows; it also remembers which files of its part of the folder gave none."""
-    sizes = np.array([item.size for item in items], np.int64).reshape(len(items), -1)
+    audio = manifest.info.media == "audio"
+    sizes = np.array([item.size for item in items], np.int64).reshape(len(items), 1 if audio else 2)
     columns: dict[str, pa.Array] = {
         "path": pa.array([item.path for item in items], pa.string()),
         "codes": _nested([item.codes for item in items], manifest.codebook_sizes),
@@ -98,12 +99,12 @@ def pack_shard(items: Sequence[Item], failed: Sequence[Failure], manifest: SetMa
         "codec": pa.array([manifest.codec] * len(items), pa.string()),
         "weights": pa.array([manifest.weights] * len(items), pa.string()),
     }
-    if manifest.info.media == "audio":
-        columns["samples"] = pa.array(sizes[:, 0] if items else [], pa.int64())
-        columns["seconds"] = pa.array(sizes[:, 0] / manifest.info.sample_rate if items else [], pa.float64())
+    if audio:
+        columns["samples"] = pa.array(sizes[:, 0])
+        columns["seconds"] = pa.array(sizes[:, 0] / manifest.info.sample_rate)
     else:
-        columns["height"] = pa.array(sizes[:, 0] if items else [], pa.int32())
-        columns["width"] = pa.array(sizes[:, 1] if items else [], pa.int32())
+        columns["height"] = pa.array(sizes[:, 0].astype(np.int32))
+        columns["width"] = pa.array(sizes[:, 1].astype(np.int32))
     table = pa.table(columns).replace_schema_metadata({FAILED: json.dumps([asdict(failure) for failure in failed])})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
