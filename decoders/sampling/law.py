@@ -189,9 +189,10 @@ class LawState:
             return self._look(self.law.truncated(self.law.tempered(logits)), logits)
         if draft.parent is not None:
             return self._tree(logits, draft)
-        present, laws = draft.present(), []
-        for slot, part in enumerate(logits.unbind(1)):
-            laws.append(self._next(self.trackers, part))
+        present, laws, row = draft.present(), [], torch.arange(len(logits), device=logits.device)
+        for slot in range(logits.shape[1]):
+            # Behind its last node a row is asked again what it was asked there, so that trackers stay where they are.
+            laws.append(self._next(self.trackers, logits[row, draft.count.clamp(max=slot)]))
             if slot < draft.slots:
                 self.advance(draft.tokens[:, slot], present[:, slot])
         return torch.stack(laws, 1)
@@ -264,6 +265,6 @@ def _kept(logp: Tensor, kept: Tensor) -> Tensor:
 
 def _smallest_set(logp: Tensor, order: Tensor, mass: float) -> Tensor:
     """The first tokens in descending order that hold `mass` together; ids decide between equal ones."""
-    index = order.argsort(-1, descending=True, stable=True)
+    index = order.argsort(dim=-1, descending=True, stable=True)
     p = logp.exp().gather(-1, index)
     return torch.zeros_like(logp, dtype=torch.bool).scatter_(-1, index, p.cumsum(-1) - p < mass)

@@ -14,7 +14,10 @@ from torch import Tensor
 
 
 class Tracker(ABC):
-    """What a processor remembers of R rows. Rows move on their own."""
+    """What a processor remembers of R rows. Rows move on their own.
+
+    `logits` and `law` may be asked more than once for a step; what was asked last before `advance` is what counted.
+    """
 
     def logits(self, logits: Float[Tensor, "R Q V"]) -> Float[Tensor, "R Q V"]:
         """Change logits of the next step, before temperature and truncations."""
