@@ -42,14 +42,14 @@ def split_tree(
     """The files to train on and those to validate on: of two folders, or of one by `held_out`."""
     found = find(train_dir)
     if valid_dir:
-        return _below(train_dir, found), _below(valid_dir, find(valid_dir))
+        return below(train_dir, found), below(valid_dir, find(valid_dir))
     apart = {path for path in found if held_out(path.relative_to(train_dir).as_posix(), valid_percent)}
     if not apart or len(apart) == len(found):
         raise UserError(
             f"{train_dir}: {valid_percent} % of {len(found)} files set {len(apart)} apart for validation;"
             " change valid_percent or give a valid_dir"
         )
-    return _below(train_dir, [path for path in found if path not in apart]), _below(train_dir, sorted(apart))
+    return below(train_dir, [path for path in found if path not in apart]), below(train_dir, sorted(apart))
 
 
 def held_out(name: str, percent: float) -> bool:
@@ -91,7 +91,7 @@ class BrokenFiles:
             _log.warning("skipping %s (%d skipped so far): %s", name, len(self), error)
 
 
-def _below(root: Path, paths: list[Path]) -> FileList:
+def below(root: Path, paths: list[Path]) -> FileList:
     """The files with the first folder on the way from `root` to each; `"."` for files in `root` itself."""
     parts = (path.relative_to(root).parts for path in paths)
     return FileList(root, paths, [part[0] if len(part) > 1 else "." for part in parts])
