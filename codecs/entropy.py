@@ -4,7 +4,8 @@ Every code is predicted from what both sides know already: how often each code c
 same code of the next coarser codebook, and which followed the same neighbour (audio: the frame before; pictures: the
 cell above and the cell to the left). Each of these counts is mixed into the prediction as a Dirichlet prior that the
 coarser knowledge parametrises [1]; how much each is trusted is chosen anew for every code, by what it would have saved
-lately. A `zoo.codecs.context.ContextModel` that was trained for the codec can give the prediction to start from.
+lately. A `zoo.codecs.context.ContextModel` that was trained for the codec can give the prediction to start from; counts
+then change it only where they clearly save, as for media of another kind than it was trained on.
 
 All of it is integer arithmetic. The range coder of `constriction` [2] takes probabilities as floating-point numbers and
 gives code i of n the share 1 + floor(scale * p_i) of 2^24, with scale = (2^24 - n) / sum p. What it is handed here are
@@ -18,7 +19,7 @@ nothing is ever rounded: files are the same on every machine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Protocol
 
 import constriction
@@ -37,17 +38,25 @@ ABSENT = -1  # no code: behind the depth of a cell, or outside the picture
 TRUST = (2, 16, 128, 1024, 8192)  # how many observations a prediction is worth beside the counts of one context
 FADING = 5  # the savings of n codes ago count 2^-(n / 22)
 STARTS = (1024, 16, 16, 16)  # trust to begin with, for each kind of context
+MARGIN = 256  # 1/64 bits that counts must have saved lately before they change what a trained model predicts
+NEIGHBOURS = 4  # cells that a predictor is shown
+
+Grid = tuple[Int[ndarray, "row codebook height width"], Int[ndarray, "row height width"] | None]
+"""Codes of cells, and the depth of each where they differ in it."""
+
+Cell = list[int]
+"""The depth (-1: files without) and the value of each column of one cell; -1 where there is no code."""
 
 
 class Predictor(Protocol):
     """Predicts the codes of one cell after another; a trained model in place of the uniform start."""
 
-    def enter(self, first: list[int] | None, second: list[int] | None) -> None:
-        """Go to the next cell. Given are the columns of the cell to its left and, in pictures, of the one above it; in
-        audio, of the last frame and the one before; None where there is no such cell."""
+    def enter(self, neighbours: list[Cell]) -> None:
+        """Go to the next cell; given are those near it, see `neighbours`."""
 
     def weights(self, column: int) -> Int[ndarray, "code"]:
-        """Whole numbers of at least 0, proportional to the probability of each code; their sum is at most 2^31."""
+        """Whole numbers of at least 0, proportional to the probability of each code; their sum is at most 2^31.
+        Column 0 is the depth, of which there may be more here than the file's codebooks allow."""
 
     def follow(self, column: int, code: int) -> None:
         """Take notice of the code that came."""
@@ -162,41 +171,55 @@ def walk(
 ) -> None:
     """Pass every code through the coder, in the one order that both directions share; the reader fills the arrays.
 
-    `related=False` counts the codes of a codebook alone, without contexts: to measure what these save.
+    A cell is its depth (-1 without) and its columns. `related=False` counts the codes of a codebook alone, without
+    contexts: to measure what these save.
     """
     rows, columns, height, width = grid.shape
     budget = Budget(ROWS)
-    models = [AdaptiveModel(alphabet, budget) for alphabet in digits.alphabets]
-    depths = AdaptiveModel(len(digits.sizes) + 1, budget)
+    alphabets, predicted = (len(digits.sizes) + 1, *digits.alphabets), predictor is not None
+    models = [AdaptiveModel(alphabet, budget, predicted) for alphabet in alphabets]
+    outside = [ABSENT] * (columns + 1)
+    first = 1 if depth is None else 0
     for row in range(rows):
-        above: list[list[int] | None] = [None] * width
-        above_depth = [ABSENT] * width
+        above = [outside] * width
         for y in range(height):
-            line = grid[row, :, y].T.tolist()
-            depth_line = None if depth is None else depth[row, y].tolist()
-            left, before, left_depth = None, None, ABSENT
+            depths = [ABSENT] * width if depth is None else depth[row, y].tolist()
+            line = [[one, *codes] for one, codes in zip(depths, grid[row, :, y].T.tolist(), strict=True)]
             for x, cell in enumerate(line):
-                end, coarser = columns, ABSENT
-                if depth_line is not None:
-                    left_depth = depths.code(coder, depth_line[x], (ABSENT, above_depth[x], left_depth))
-                    depth_line[x] = above_depth[x] = coarser = left_depth
-                    end = digits.ends[left_depth]
-                up = above[x]
+                near = neighbours(line, above if height > 1 else None, x, outside)
                 if predictor is not None:
-                    predictor.enter(left, before if height == 1 else up)
-                for at in range(end):
-                    contexts = (coarser, ABSENT if up is None else up[at], ABSENT if left is None else left[at])
-                    contexts = contexts if related else ()
+                    predictor.enter(near)
+                at, end, coarser, left, up = first, columns + 1, ABSENT, near[0], above[x]
+                while at < end:
+                    contexts = (coarser, up[at], left[at]) if related else ()
                     start = None if predictor is None else predictor.weights(at)
                     cell[at] = coarser = models[at].code(coder, cell[at], contexts, start)
                     if predictor is not None:
                         predictor.follow(at, coarser)
-                cell[end:] = [ABSENT] * (columns - end)
-                before = left
-                above[x] = left = cell
-            grid[row, :, y] = np.array(line).T
+                    if at == 0:
+                        end = 1 + digits.ends[coarser]
+                    at += 1
+                cell[end:] = [ABSENT] * (columns + 1 - end)
+            above = line
+            done = np.array(line).T
+            grid[row, :, y] = done[1:]
             if depth is not None:
-                depth[row, y] = depth_line
+                depth[row, y] = done[0]
+
+
+def neighbours(line: list[Cell], above: list[Cell] | None, x: int, outside: Cell) -> list[Cell]:
+    """The four cells that tell most about cell `x` of a line, of those that are known; `outside` where there is none.
+
+    In pictures: to the left, above, above to the right and to the left. In audio: the last frame and those before.
+    """
+    if above is None:
+        return [line[x - back] if x >= back else outside for back in range(1, NEIGHBOURS + 1)]
+    return [
+        line[x - 1] if x else outside,
+        above[x],
+        above[x + 1] if x + 1 < len(above) else outside,
+        above[x - 1] if x else outside,
+    ]
 
 
 @dataclass
@@ -209,11 +232,15 @@ class Budget:
 class AdaptiveModel:
     """Codes of one column: counts in every context, mixed from the most general to the most special."""
 
-    def __init__(self, alphabet: int, budget: Budget) -> None:
+    def __init__(self, alphabet: int, budget: Budget, predicted: bool) -> None:
+        """`predicted`: whether it starts from what a predictor says, which it then leaves only where it has to."""
         self.alphabet, self._budget = alphabet, budget
         self._uniform = np.full(alphabet, SCALE // alphabet)
         self._counts: list[dict[int, Counts]] = [{} for _ in STARTS]
-        self._cost = [[0 if trust == start else 64 for trust in TRUST] + [64] for start in STARTS]
+        if predicted:
+            self._margin, self._cost = MARGIN, [[0] * (len(TRUST) + 1) for _ in STARTS]
+        else:
+            self._margin, self._cost = 0, [[0 if trust == start else 256 for trust in (*TRUST, 0)] for start in STARTS]
 
     def code(
         self,
@@ -225,7 +252,7 @@ class AdaptiveModel:
         """Pass one symbol through the coder and learn from it; a reader's `symbol` is ignored."""
         if self.alphabet == 1:
             return 0
-        weights = self._uniform if start is None else start
+        weights = self._uniform if start is None else start[: self.alphabet]
         total = int(weights.sum())
         seen = []
         for kind, context in enumerate((0, *contexts)):
@@ -233,7 +260,7 @@ class AdaptiveModel:
             if counts is None:
                 continue
             seen.append((kind, counts, weights, total))
-            trust = cheapest(self._cost[kind])
+            trust = cheapest(self._cost[kind], self._margin)
             if trust is not None:
                 if total < SCALE:
                     weights = weights << (SCALE // total).bit_length()
@@ -250,11 +277,10 @@ class AdaptiveModel:
 
     def _judge(self, kind: int, counts: Counts, symbol: int, weight: int, total: int) -> None:
         """Charge every degree of trust with the bits that it would have taken for the symbol."""
-        cost, came = self._cost[kind], int(counts.each[symbol]) * total
-        for i, trust in enumerate(TRUST):
-            spent = log2((counts.sum + trust) * total) - log2(came + trust * weight + 1)
-            cost[i] += spent - (cost[i] >> FADING)
-        cost[-1] += log2(total) - log2(weight + 1) - (cost[-1] >> FADING)
+        cost, came, spent = self._cost[kind], int(counts.each[symbol]) * total + 1, log2(total)
+        for i, (trust, more) in enumerate(zip(TRUST, log2_with_trust(counts.sum), strict=True)):
+            cost[i] += spent + more - log2(came + trust * weight) - (cost[i] >> FADING)
+        cost[-1] += spent - log2(weight + 1) - (cost[-1] >> FADING)
 
     def _learn(self, kind: int, context: int, symbol: int) -> None:
         counts = self._counts[kind].get(context)
@@ -276,10 +302,10 @@ class Counts:
         self.each, self.sum = np.zeros(alphabet, np.int32), 0
 
 
-def cheapest(cost: list[int]) -> int | None:
-    """The trust that would have cost least; None if the counts are better left out."""
+def cheapest(cost: list[int], margin: int) -> int | None:
+    """The trust that would have cost least; None if the counts are better left out, or save no more than the margin."""
     best = cost.index(min(cost))
-    return TRUST[best] if best < len(TRUST) else None
+    return TRUST[best] if best < len(TRUST) and cost[best] + margin <= cost[-1] else None
 
 
 def shares(weights: Int[ndarray, "code"], total: int) -> Int[ndarray, "code"]:
@@ -290,16 +316,20 @@ def shares(weights: Int[ndarray, "code"], total: int) -> Int[ndarray, "code"]:
     return scaled
 
 
+# floor(64 * log2(i / 64)) for i in 64..127, from whole numbers alone.
+FRACTIONS = [0] * 64 + [(i**64).bit_length() - 1 - 6 * 64 for i in range(64, 128)]
+
+
 def log2(value: int) -> int:
-    """Logarithm of a whole number above 0 in 1/16 bits, rounded down to the next of its leading 5 bits."""
+    """1 and the logarithm of a whole number above 0, in 1/64 bits, rounded down to that of its leading 7 bits."""
     bits = value.bit_length()
-    return 16 * bits + fractions()[(value >> (bits - 5) if bits > 5 else value << (5 - bits)) & 15]
+    return 64 * bits + FRACTIONS[(value << 7) >> bits]
 
 
-@cache
-def fractions() -> list[int]:
-    """floor(16 * log2(1 + i / 16)) for i in 0..15, from whole numbers alone."""
-    return [((16 + i) ** 16).bit_length() - 1 - 64 for i in range(16)]
+@lru_cache(1 << 12)
+def log2_with_trust(count: int) -> list[int]:
+    """What `log2`, less its 1, gives for a number of observations and what each degree of trust adds to it."""
+    return [log2(count + trust) - 64 for trust in TRUST]
 
 
 class Writer:

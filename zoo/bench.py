@@ -2,7 +2,7 @@
 
 python -m zoo.bench codecs --json out.json
 python -m zoo.bench quantizers --json out.json
-python -m zoo.bench entropy MODEL DATA --json out.json
+python -m zoo.bench entropy MODEL DATA --codebooks 2 8 --json out.json
 """
 
 from __future__ import annotations
@@ -334,6 +334,7 @@ def _main() -> None:
     parser = ArgumentParser("python -m zoo.bench", description=__doc__)
     parser.add_argument("what", choices=["codecs", "quantizers", "entropy"])
     parser.add_argument("media", nargs="*", metavar="MODEL DATA", help="of what entropy coding is measured")
+    parser.add_argument("--codebooks", type=int, nargs="+", help="how many codebooks are entropy coded")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -345,9 +346,9 @@ def _main() -> None:
         from zoo.bench_entropy import bench_entropy
 
         if len(chosen.media) != 2:
-            parser.error("name a model and a folder of media")
+            parser.error("name a model and a folder of media or token files")
         model, data = chosen.media
-        bench_entropy(model, data, chosen.json, chosen.device)
+        bench_entropy(model, data, chosen.json, chosen.device, chosen.codebooks)
     else:
         from zoo.bench_quantizers import bench_quantizers
 

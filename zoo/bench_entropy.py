@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,14 +23,14 @@ from rich.table import Table
 from zoo import registry
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.base import Codec, CodecInfo, Tokens
-from zoo.codecs.entropy import TOTAL, Digits, walk
+from zoo.codecs.entropy import TOTAL, Digits, Grid, Predictor, walk
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.io import read_image
 from zoo.container import TokenReader
 from zoo.container_header import ENTROPY, TokenHeader
 from zoo.container_writer import TokenWriter, write_picture
 from zoo.pipeline import coding
-from zoo.scoring import conditions, write_json
+from zoo.scoring import codebook_counts, conditions, write_json
 
 BLOCK_FRAMES = TokenHeader.block_frames
 
@@ -40,79 +40,100 @@ def bench_entropy(
     data: str | Path,
     output: str | Path | None = None,
     device: str = "cpu",
+    codebooks: Sequence[int] | None = None,
     clips: int | None = None,
     as_json: bool = False,
 ) -> dict[str, Any]:
-    """Measure what each codebook's codes take, and files as a whole, coded in every way; print a table.
+    """Measure what each codebook's codes take, and files as a whole, coded in every way; print tables.
 
     Args:
         model: What `zoo.load` takes, or a codec.
-        data: Folder tree of recordings or pictures, or one of them.
+        data: Folder tree of recordings or pictures, or one of them; or of the codec's token files, whose codes (and
+            depths) are coded anew.
         output: Write the result here too, as JSON.
         device: Where the codec computes.
+        codebooks: Numbers of codebooks to measure (default: the usual ones and all; of token files: all).
         clips: Use the first so many files (default: all).
         as_json: Print JSON instead.
 
     Raises:
-        UserError: Unknown model, or no media there.
+        UserError: Unknown model, no media there, or numbers of codebooks that there are not.
     """
     codec = model if isinstance(model, Codec) else registry.load(model, device)
     media = media_of(Path(data), codec.info.media)[:clips]
     tokens = [encoded(codec, path) for path in media]
     amount = sum(size_of(some, codec.info) for some in tokens)
-    ways = [way for way in ENTROPY if way != "trained" or codec.code_model is not None]
-    with TemporaryDirectory() as folder:
-        files = {way: measure_files(tokens, codec, way, Path(folder, "a.ztok")) for way in ways}
-    for file in files.values():
-        file["kbps" if codec.info.media == "audio" else "bpp"] = file["bytes"] * 8 / amount
-        if codec.info.media == "audio":
-            file["kbps"] /= 1000
-            for task in ("encode", "decode"):
-                file[f"{task}_times_real_time"] = amount / file[f"{task}_seconds"]
+    counts = codebook_counts(codec.info, codebooks)
+    if any(some.codes.shape[1] < counts[-1] or some.depth is not None for some in tokens):
+        counts = [tokens[0].codes.shape[1]]
     facts = conditions(1, device)
     result = {
         "command": facts["command"],
         "hardware": facts["hardware"],
         "versions": facts["versions"],
         "date": facts["date"],
-        "what": "bits: of each code, by codebook; order 0: counts of the codebook alone; order 1: with those of"
-        " neighbours and of the coarser code; trained: from the model of codes that ships with the codec, with all"
-        " counts. The state starts anew in each block, as in files. files: all of them, headers included; CPU seconds"
-        " of one thread",
+        "what": "bits: of each code that there is, by codebook, and of the depth of a cell; order 0: counts of the"
+        " codebook alone; order 1: with those of neighbours and of the coarser code; trained: from the model of codes"
+        " that ships with the codec, with all counts. The state starts anew in each block, as in files. files: all of"
+        " them, headers included; CPU seconds of one thread",
         "model": codec.name,
         "data": str(data),
         "media": len(media),
         "seconds_or_pixels": amount,
-        "bits": stages(tokens, codec),
-        "files": files,
+        "code_model_bytes": 0 if codec.code_model is None else len(codec.code_model.pack()),
+        "rates": [rate(codec, [first(some, count) for some in tokens], amount) for count in counts],
     }
     if output is not None:
         write_json(result, output)
     if as_json:
         print(json.dumps(result, indent=2))
-    else:
-        Console(width=120).print(table(result))
+        return result
+    for measured in result["rates"]:
+        Console(width=120).print(table(measured))
     return result
 
 
 def media_of(data: Path, kind: str) -> list[Path]:
     """Files of a folder tree, or the one file."""
-    if kind == "audio":
+    paths = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
+    if kind == "audio" and not any(path.suffix == ".ztok" for path in paths):
         from zoo.scoring import select
 
         return [clip.path for clip in select(data)[0]]
-    paths = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
     if not paths:
         raise UserError(f"{data}: holds no pictures")
     return paths
 
 
 def encoded(codec: Codec, path: Path) -> Tokens:
-    """Tokens of a recording (mixed to the codec's channels) or of a picture."""
+    """Tokens of a recording (mixed to the codec's channels) or of a picture, or those of a token file."""
+    if path.suffix == ".ztok":
+        with TokenReader(path, codec.code_model) as reader:
+            return reader.tokens()
     if codec.info.media == "image":
         return codec.encode(torch.from_numpy(read_image(path))[None].to(codec.device))
     samples = torch.from_numpy(read_audio(path, codec.info.sample_rate, mono=True)[0])
     return codec.encode(samples.expand(codec.info.channels, -1)[None].to(codec.device))
+
+
+def first(tokens: Tokens, codebooks: int) -> Tokens:
+    """The codes of the first codebooks."""
+    return replace(tokens, codes=tokens.codes[:, :codebooks])
+
+
+def rate(codec: Codec, tokens: list[Tokens], amount: float) -> dict[str, Any]:
+    """What one number of codebooks takes."""
+    ways = [way for way in ENTROPY if way != "trained" or codec.code_model is not None]
+    with TemporaryDirectory() as folder:
+        files = {way: measure_files(tokens, codec, way, Path(folder, "a.ztok")) for way in ways}
+    for file in files.values():
+        if codec.info.media == "image":
+            file["bpp"] = file["bytes"] * 8 / amount
+            continue
+        file["kbps"] = file["bytes"] * 8 / amount / 1000
+        for task in ("encode", "decode"):
+            file[f"{task}_times_real_time"] = amount / file[f"{task}_seconds"]
+    return {"codebooks": tokens[0].codes.shape[1], "bits": stages(tokens, codec), "files": files}
 
 
 def size_of(tokens: Tokens, info: CodecInfo) -> float:
@@ -120,51 +141,73 @@ def size_of(tokens: Tokens, info: CodecInfo) -> float:
     return int(tokens.lengths[0].prod()) / (info.sample_rate or 1)
 
 
-def grids_of(tokens: Tokens, info: CodecInfo) -> list[Int[np.ndarray, "row codebook height width"]]:
+def grids_of(tokens: Tokens, info: CodecInfo) -> list[Grid]:
     """The blocks that a file codes apart."""
     codes = tokens.codes.cpu().numpy()
-    if info.media == "audio":
-        return [codes[:, :, None, at : at + BLOCK_FRAMES] for at in range(0, codes.shape[2], BLOCK_FRAMES)]
-    return [codes.reshape(*codes.shape[:2], -1, info.tile_codes) if info.tile else codes]
+    depth = None if tokens.depth is None else tokens.depth.cpu().numpy()
+    if info.media == "image":
+        grid = (-1, info.tile_codes) if info.tile else codes.shape[2:]
+        return [(codes.reshape(*codes.shape[:2], *grid), None if depth is None else depth.reshape(len(codes), *grid))]
+    parts = [slice(at, at + BLOCK_FRAMES) for at in range(0, codes.shape[2], BLOCK_FRAMES)]
+    return [(codes[:, :, None, part], None if depth is None else depth[:, None, part]) for part in parts]
 
 
 class Meter:
-    """In place of a coder: adds up the bits that the codes of each column would take.
+    """In place of a coder: adds up the bits that the depths and the codes of each column would take.
 
     Attributes:
-        bits: Of each column.
+        bits, count: Of the depths, then of each column.
     """
 
-    def __init__(self, columns: Sequence[int]) -> None:
-        """`columns`: those that are coded, in their order in a cell."""
-        self.bits, self._columns, self._calls = [0.0] * (max(columns) + 1), columns, 0
+    def __init__(self, digits: Digits) -> None:
+        self._digits = digits
+        self.bits, self.count = [0.0] * (digits.columns + 1), [0] * (digits.columns + 1)
+
+    def measure(self, grid: Grid, predictor: Predictor | None, related: bool) -> None:
+        """Add what a grid takes."""
+        codes, depth = grid
+        used = np.full_like(codes[:, 0], codes.shape[1]) if depth is None else depth
+        alphabets = [1 if depth is None else len(self._digits.sizes) + 1, *self._digits.alphabets]
+        self._order = iter(
+            at for n in used.ravel() for at in range(1 + self._digits.ends[n]) if alphabets[at] > 1
+        )  # fmt: skip
+        walk(self, self._digits.split(codes), depth, self._digits, predictor, related)
 
     def code(self, symbol: int, share: Int[np.ndarray, "code"]) -> int:
-        column = self._columns[self._calls % len(self._columns)]
+        column = next(self._order)
         self.bits[column] += log2(TOTAL / (int(share[symbol]) + 1))
-        self._calls += 1
+        self.count[column] += 1
         return symbol
 
 
 def stages(tokens: list[Tokens], codec: Codec) -> list[dict[str, float]]:
-    """Bits of a code of each codebook, in every way."""
+    """Bits of a code of each codebook in every way, and how many codes there are for a cell; first those of a depth, if
+    there are any.
+    """
     sizes = codec.info.codebook_sizes[: tokens[0].codes.shape[1]]
     digits = Digits(sizes)
-    coded = [at for at, alphabet in enumerate(digits.alphabets) if alphabet > 1]
     ways = {"order 0": (False, None), "order 1": (True, None)}
     if codec.code_model is not None:
         ways["trained"] = (True, codec.code_model)
     blocks = [grid for some in tokens for grid in grids_of(some, codec.info)]
-    cells = sum(grid[:, 0].size for grid in blocks)
-    rows = [{"raw": log2(size)} for size in sizes]
+    cells = sum(codes[:, 0].size for codes, _ in blocks)
+    meters = {}
     for way, (contexts, model) in ways.items():
-        meter = Meter(coded)
+        meters[way] = Meter(digits)
         for grid in blocks:
-            predictor = None if model is None else model.predictor()
-            walk(meter, digits.split(grid), None, digits, predictor, contexts)
-        for book, row in enumerate(rows):
-            row[way] = sum(meter.bits[digits.ends[book] : digits.ends[book + 1]]) / cells
+            meters[way].measure(grid, None if model is None else model.predictor(), contexts)
+    rows = [row_of(f"{book + 1}", slice(1 + a, 1 + b), log2(size), meters, cells)
+            for book, (size, a, b) in enumerate(zip(sizes, digits.ends, digits.ends[1:], strict=False))]  # fmt: skip
+    if tokens[0].depth is not None:
+        rows.insert(0, row_of("depth", slice(1), log2(len(sizes) + 1), meters, cells))
     return rows
+
+
+def row_of(name: str, columns: slice, raw: float, meters: dict[str, Meter], cells: int) -> dict[str, Any]:
+    """One codebook (or the depth), from what was measured of its columns."""
+    count = max(next(iter(meters.values())).count[columns], default=0)
+    row = {"of": name, "codes_per_cell": count / cells, "raw": raw}
+    return row | {way: sum(meter.bits[columns]) / max(count, 1) for way, meter in meters.items()}
 
 
 @dataclass
@@ -202,25 +245,26 @@ def write(path: Path, tokens: Tokens, codec: Codec, way: str) -> None:
         return
     length = int(tokens.lengths[0])
     header = TokenHeader(
-        tokens.codec, tokens.weights, info.sample_rate, info.hop, info.channels, info.codebook_sizes, 1, info.channels,
-        False, info.sample_rate, None if tokens.scales is None else tuple(tokens.scales.tolist()), **chosen,
+        tokens.codec, tokens.weights, info.sample_rate, info.hop, info.channels,
+        info.codebook_sizes[: tokens.codes.shape[1]], 1, info.channels, False, info.sample_rate,
+        None if tokens.scales is None else tuple(tokens.scales.tolist()), depth=tokens.depth is not None, **chosen,
     )  # fmt: skip
     with TokenWriter(path, header, codec.code_model) as writer:
-        writer.write(tokens.codes)
+        writer.write(tokens.codes, tokens.depth)
         writer.finish(length, length)
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(rate: dict[str, Any]) -> Table:
     """Bits of each codebook, then of the files."""
-    ways = list(result["bits"][0])
-    shown = Table("codebook", *ways)
-    for book, row in enumerate(result["bits"]):
-        shown.add_row(str(book + 1), *(f"{row[way]:.3f}" for way in ways))
-    sums = {way: sum(row[way] for row in result["bits"]) for way in ways}
-    shown.add_row("all", *(f"{sums[way]:.2f}" for way in ways))
-    shown.add_row("saved", *(f"{1 - sums[way] / sums['raw']:.1%}" for way in ways))
-    for way, file in result["files"].items():
-        rate = f"{file['kbps']:.3f} kbps" if "kbps" in file else f"{file['bpp']:.4f} bpp"
+    ways = [way for way in rate["bits"][0] if way not in ("of", "codes_per_cell")]
+    shown = Table("codebook", "codes a cell", *ways)
+    for row in rate["bits"]:
+        shown.add_row(row["of"], f"{row['codes_per_cell']:.3f}", *(f"{row[way]:.3f}" for way in ways))
+    sums = {way: sum(row[way] * row["codes_per_cell"] for row in rate["bits"]) for way in ways}
+    shown.add_row("a cell", "", *(f"{sums[way]:.2f}" for way in ways))
+    shown.add_row("saved", "", *(f"{1 - sums[way] / sums['raw']:.1%}" for way in ways))
+    for way, file in rate["files"].items():
+        size = f"{file['kbps']:.3f} kbps" if "kbps" in file else f"{file['bpp']:.4f} bpp"
         speed = f"{file['encode_seconds']:.2f} s, {file['decode_seconds']:.2f} s"
-        shown.add_row(f"files, {way}", rate, f"{file['bytes']} bytes", speed)
+        shown.add_row(f"files, {way}", "", size, f"{file['bytes']} bytes", speed)
     return shown

@@ -18,8 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from zoo.codecs.context import BIAS_STEPS, FRACTION, SOURCES, STEPS, ContextModel
-from zoo.codecs.entropy import ABSENT, Digits
+from zoo.codecs.context import BIAS_STEPS, FRACTION, SOURCES, STEPS, ContextModel, alphabets_of
+from zoo.codecs.entropy import ABSENT, Digits, Grid, neighbours
 from zoo.codecs.errors import UserError
 from zoo.container import TokenReader
 
@@ -32,29 +32,31 @@ class Bilinear(nn.Module):
 
     def __init__(self, sizes: tuple[int, ...], counts: list[Int[np.ndarray, "code"]], dim: int) -> None:
         super().__init__()
-        self.sizes, alphabets = sizes, Digits(sizes).alphabets
-        columns, largest = len(alphabets), max(alphabets)
+        self.sizes, self.alphabets = sizes, alphabets_of(sizes)
+        columns, largest = len(self.alphabets), max(self.alphabets)
         biases = torch.full((columns, largest), -math.inf)
         for bias, count in zip(biases, counts, strict=True):
             bias[: len(count)] = torch.from_numpy((count + 0.5) / (count.sum() + 0.5 * len(count))).log()
-        self.alphabets = alphabets
         self.biases = nn.Parameter(biases)
         self.vectors = nn.Parameter(START * torch.randn(columns, largest, dim))
         self.mixing = nn.Parameter(torch.zeros(columns, SOURCES, dim, dim))
         self.offsets = nn.Parameter(torch.zeros(columns, dim))
         with torch.no_grad():
             self.mixing[:, 0] = 0.1 * torch.eye(dim)
+            for vectors, count in zip(self.vectors, counts, strict=True):
+                vectors[: len(count)] *= torch.from_numpy(count > 0)[:, None]  # nothing is said of what never came
 
-    def forward(self, cells: Int[Tensor, "batch 3 column"]) -> Float[Tensor, "batch column"]:
-        """Bits of each code of the cells `[:, 0]`, whose neighbours are `[:, 1:]`; -1 (no code) takes 0 bits."""
+    def forward(self, cells: Int[Tensor, "batch 5 column"]) -> Float[Tensor, "batch column"]:
+        """Bits of each value of the cells `[:, 0]`, whose neighbours are `[:, 1:]`; -1 (none) takes 0 bits."""
         target = cells[:, 0]
         found = self.vectors[torch.arange(target.shape[1]), cells.clamp_min(0)] * (cells >= 0)[..., None]
         coarser = found[:, 0].cumsum(1).roll(1, 1)
         coarser[:, 0] = 0
-        near = torch.einsum("bsj,csij->bci", found[:, 1:].sum(2), self.mixing[:, :2])
-        mixed = near + torch.einsum("bcj,cij->bci", coarser, self.mixing[:, 2]) + self.offsets
-        logits = torch.einsum("bci,cvi->bvc", mixed, self.vectors) + self.biases.T
-        return cross_entropy(logits, target, reduction="none", ignore_index=ABSENT) / math.log(2)
+        near = torch.einsum("bsj,csij->bci", found[:, 1:].sum(2), self.mixing[:, :-1])
+        mixed = near + torch.einsum("bcj,cij->bci", coarser, self.mixing[:, -1]) + self.offsets
+        logits = torch.einsum("bci,cvi->bcv", mixed, self.vectors) + self.biases
+        nats = cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none", ignore_index=ABSENT)
+        return nats.view(target.shape) / math.log(2)
 
     @torch.no_grad()
     def rounded(self) -> ContextModel:
@@ -79,25 +81,28 @@ class Bilinear(nn.Module):
 
 def train(
     sizes: tuple[int, ...],
-    grids: Iterable[Int[np.ndarray, "row codebook height width"]],
+    grids: Iterable[Grid],
     dim: int = 6,
     steps: int = 4000,
     batch: int = 256,
     seed: int = 0,
 ) -> ContextModel:
-    """A model of the codes in `grids`; -1 is no code.
+    """A model of the codes in `grids` (-1: none), and of the depths of those that have some.
 
-    Half of the batches are cut to a random number of codebooks, as files of lower rates are.
+    In half of the batches, cells without a depth are cut to a random number of codebooks, as files of lower rates are.
 
     Raises:
         ValueError: No codes at all.
     """
     digits = Digits(sizes)
-    cells = np.concatenate([samples(digits.split(grid)) for grid in grids] or [np.empty((0, 3, digits.columns))])
-    if not len(cells):
+    split = [(digits.split(codes), depth) for codes, depth in grids if codes.size]
+    if not split:
         raise ValueError("there are no codes to train on")
-    counts = [np.bincount(cells[:, 0, at][cells[:, 0, at] >= 0], minlength=n) for at, n in enumerate(digits.alphabets)]
-    data = torch.from_numpy(cells.astype(np.int32))
+    cells, near = samples(split)
+    counts = [
+        np.bincount(values[values >= 0], minlength=n) for values, n in zip(cells.T, alphabets_of(sizes), strict=True)
+    ]
+    data, near = torch.from_numpy(cells), torch.from_numpy(near)
     draw = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -105,9 +110,11 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps)
     for step in range(steps):
-        some = data[torch.randint(len(data), (batch,), generator=draw)].long()
+        chosen = torch.randint(len(near), (batch,), generator=draw)
+        some = data[torch.cat([chosen[:, None], near[chosen]], 1)].long()
         if step % 2:
-            some[:, :, int(torch.randint(1, digits.columns + 1, (), generator=draw)) :] = ABSENT
+            end = 1 + digits.ends[int(torch.randint(1, len(sizes) + 1, (), generator=draw))]
+            some[:, :, end:] = some[:, :, end:].where(some[:, :, :1] >= 0, ABSENT)
         loss = model(some).sum() / batch
         optimizer.zero_grad()
         loss.backward()
@@ -116,19 +123,27 @@ def train(
     return model.rounded()
 
 
-def samples(grid: Int[np.ndarray, "row column height width"]) -> Int[np.ndarray, "cell 3 column"]:
-    """Each cell with the two neighbours that `entropy.walk` gives a predictor; -1 where there is none."""
-    left = np.full_like(grid, ABSENT)
-    left[..., 1:] = grid[..., :-1]
-    second = np.full_like(grid, ABSENT)
-    if grid.shape[2] == 1:
-        second[..., 2:] = grid[..., :-2]
-    else:
-        second[:, :, 1:] = grid[:, :, :-1]
-    return np.stack([grid, left, second]).transpose(1, 3, 4, 0, 2).reshape(-1, 3, grid.shape[1])
+def samples(
+    grids: Iterable[Grid],
+) -> tuple[Int[np.ndarray, "cell+1 column"], Int[np.ndarray, "cell 4"]]:
+    """All cells of grids of columns as `entropy.walk` codes them, and which four are the neighbours of each.
+
+    The last cell has no codes: it stands for those that are not there.
+    """
+    cells, near, count = [], [], 0
+    for codes, depth in grids:
+        rows, columns, height, width = codes.shape
+        depth = np.full((rows, height, width), ABSENT) if depth is None else depth
+        cells.append(np.concatenate([depth[:, None], codes], 1).transpose(0, 2, 3, 1).reshape(-1, columns + 1))
+        for row in np.arange(count, count + len(cells[-1])).reshape(rows, height, width).tolist():
+            for above, line in zip([[-1] * width, *row], row, strict=False):
+                near += [neighbours(line, above if height > 1 else None, x, -1) for x in range(width)]
+        count += len(cells[-1])
+    return np.concatenate([*cells, np.full((1, columns + 1), ABSENT)]).astype(np.int32), np.array(near)
 
 
 def main() -> None:
+    """Train a model of codes on the token files that the command line names, and write it."""
     parser = ArgumentParser("python -m zoo.entropy_training", description=__doc__)
     parser.add_argument("tokens", nargs="+", type=Path, help="token files of one codec, or folders of them")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write")
@@ -142,8 +157,9 @@ def main() -> None:
         with TokenReader(file) as reader:
             if len(reader.header.codebook_sizes) > len(sizes):
                 sizes = reader.header.codebook_sizes
-            grids.append(reader.grid())
-    if any(grid.shape[1] != len(sizes) for grid in grids):
+            codes = reader.grid()
+            grids.append((codes, (codes >= 0).sum(1) if reader.header.depth else None))
+    if any(codes.shape[1] != len(sizes) for codes, _ in grids):
         raise UserError("the token files hold different numbers of codebooks; give files of all codebooks")
     model = train(sizes, grids, chosen.dim, chosen.steps, seed=chosen.seed)
     chosen.output.write_bytes(model.pack())

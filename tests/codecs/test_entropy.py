@@ -116,15 +116,15 @@ def test_files_of_other_machines_stay_readable() -> None:
     assert hashlib.sha256(data).hexdigest() == GOLDEN
 
 
-GOLDEN = "40d3db399397c6419357dce37abb7a73005e721e798bb84e6176d26c67f58a2a"
+GOLDEN = "f133775609242701dd88ecc1feb55125e12144f46abd8e36a2287ff4c405f340"
 
 
 def test_the_logarithms_are_exact() -> None:
     for value in range(1, 5000):
-        leading = value >> max(0, value.bit_length() - 5) << max(0, 5 - value.bit_length())
-        exact = Fraction(leading, 32) ** 16  # 2^(fraction of 16 * log2)
-        steps = entropy.log2(value) - 16 * value.bit_length()
-        assert Fraction(2) ** (steps - 16) <= exact < Fraction(2) ** (steps - 15)
+        leading = value >> max(0, value.bit_length() - 7) << max(0, 7 - value.bit_length())
+        exact = Fraction(leading, 64) ** 64  # 2^(fraction of 64 * log2)
+        steps = entropy.log2(value) - 64 * value.bit_length()
+        assert Fraction(2) ** steps <= exact < Fraction(2) ** (steps + 1)
 
 
 def test_what_repeats_takes_little() -> None:

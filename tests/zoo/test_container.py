@@ -15,8 +15,7 @@ from first_version import CRC, FACTS, forged_first_version, write_first_version
 
 import zoo
 from zoo.codecs.base import CodecInfo, Tokens
-from zoo.codecs.context import ContextModel
-from zoo.codecs.entropy import Digits
+from zoo.codecs.context import SOURCES, ContextModel, alphabets_of
 from zoo.codecs.errors import UserError
 from zoo.container import TokenFileError, TokenReader, is_token_file, measured_kbps
 from zoo.container_blocks import block_crc
@@ -44,12 +43,12 @@ TILES = replace(PICTURES, hop=16, tile=32, tile_codes=12)
 
 def context_model(sizes: tuple[int, ...], dim: int = 3) -> ContextModel:
     """A model of codes that knows nothing, but is not uniform."""
-    draw, alphabets = np.random.default_rng(0), Digits(sizes).alphabets
+    draw, alphabets = np.random.default_rng(0), alphabets_of(sizes)
     return ContextModel(
         sizes,
         [draw.integers(-127, 128, (n, dim)).astype(np.int8) for n in alphabets],
         [draw.integers(-40, 1, n).astype(np.int8) for n in alphabets],
-        draw.integers(-999, 1000, (len(alphabets), 3, dim, dim)).astype(np.int16),
+        draw.integers(-999, 1000, (len(alphabets), SOURCES, dim, dim)).astype(np.int16),
         14,
     )
 

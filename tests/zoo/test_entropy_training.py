@@ -31,7 +31,7 @@ def chain(length: int, seed: int, height: int = 1) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def model() -> ContextModel:
-    return train((24, 24), [chain(400, seed) for seed in range(8)], dim=6, steps=400, batch=128)
+    return train((24, 24), [(chain(400, seed), None) for seed in range(8)], dim=6, steps=400, batch=128)
 
 
 def test_a_trained_model_saves_what_counts_need_long_to_learn(model: ContextModel) -> None:
@@ -44,41 +44,68 @@ def test_a_trained_model_saves_what_counts_need_long_to_learn(model: ContextMode
 
 def test_rounding_costs_next_to_nothing() -> None:
     torch.manual_seed(0)
-    grid = chain(300, 5)
-    counts = [np.bincount(grid[:, at].ravel(), minlength=24) for at in range(2)]
+    grid, depth = chain(30, 5, height=10), np.random.default_rng(0).integers(0, 3, (1, 10, 30))
+    cells, near = samples([(np.where(np.arange(2)[:, None, None] < depth[:, None], grid, -1), depth)])
+    counts = [np.bincount(values[values >= 0], minlength=n) for values, n in zip(cells.T, (3, 24, 24), strict=True)]
     floating = Bilinear((24, 24), counts, dim=6)
     torch.nn.init.normal_(floating.mixing, std=0.3)
-    cells = samples(grid)
+    cells = np.concatenate([cells[:-1, None], cells[near]], 1)
     with torch.no_grad():
-        exact = floating(torch.from_numpy(cells)).numpy()
-    prediction, found = floating.rounded().predictor(), []
-    for target, *near in cells.tolist():
-        prediction.enter(*(cell if cell[0] >= 0 else None for cell in near))
-        bits = []
-        for column, code in enumerate(target):
+        exact = floating(torch.from_numpy(cells).long()).numpy()
+    prediction, found = floating.rounded().predictor(), np.zeros_like(exact)
+    for at, (target, *known) in enumerate(cells.tolist()):
+        prediction.enter(known)
+        for column, value in enumerate(target[: 1 + target[0]]):
             weights = prediction.weights(column)
-            bits.append(np.log2(weights.sum() / weights[code]))
-            prediction.follow(column, code)
-        found.append(bits)
+            found[at, column] = np.log2(weights.sum() / weights[value])
+            prediction.follow(column, value)
     # Vectors of 8 bits and biases in 1/8 bit: on average a hundredth of a bit, a code at most a third.
-    assert np.abs(np.mean(found) - exact.mean()) < 0.02
-    assert np.abs(np.array(found) - exact).max() < 0.4
+    assert np.abs(found.mean() - exact.mean()) < 0.02
+    assert np.abs(found - exact).max() < 0.4
 
 
 def test_training_repeats_and_leaves_the_caller_s_seed_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    first, second = (train((24, 24), [chain(50, 0)], dim=2, steps=5, batch=8, seed=1) for _ in range(2))
+    first, second = (train((24, 24), [(chain(50, 0), None)], dim=2, steps=5, batch=8, seed=1) for _ in range(2))
     assert torch.equal(torch.rand(1), expected)
     assert first.digest == second.digest
-    assert train((24, 24), [chain(50, 0)], dim=2, steps=5, batch=8, seed=2).digest != first.digest
+    assert train((24, 24), [(chain(50, 0), None)], dim=2, steps=5, batch=8, seed=2).digest != first.digest
 
 
-def test_neighbours_are_those_that_the_coder_gives() -> None:
-    sound, picture = np.arange(6).reshape(1, 1, 1, 6), np.arange(6).reshape(1, 1, 2, 3)
-    assert samples(sound)[:, :, 0].tolist() == [[0, -1, -1], [1, 0, -1], [2, 1, 0], [3, 2, 1], [4, 3, 2], [5, 4, 3]]
-    assert samples(picture)[:, :, 0].tolist() == [[0, -1, -1], [1, 0, -1], [2, 1, -1], [3, -1, 0], [4, 3, 1], [5, 4, 2]]
+class Witness:
+    """A predictor that knows nothing and writes down what it is shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[list[list[int]]] = []
+
+    def enter(self, neighbours: list[list[int]]) -> None:
+        self.shown.append([list(cell) for cell in neighbours])
+
+    def weights(self, column: int) -> np.ndarray:
+        return np.ones(1 << 10, np.int64)
+
+    def follow(self, column: int, code: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("height", [1, 4])
+@pytest.mark.parametrize("has_depth", [False, True])
+def test_neighbours_are_those_that_the_coder_shows(height: int, has_depth: bool) -> None:
+    codes, witness = chain(6, 0, height), Witness()
+    depth = np.arange(6 * height).reshape(1, height, 6) % 3 if has_depth else None
+    if has_depth:
+        codes[0, np.arange(2)[:, None, None] >= depth[0]] = -1
+    entropy.encode(codes, (24, 24), depth, witness)
+    cells, near = samples([(codes, depth)])
+    assert cells[near].tolist() == witness.shown
+
+
+def test_neighbours_of_pictures_lie_on_all_sides_that_are_known() -> None:
+    near = samples([(np.zeros((1, 1, 3, 3), int), None)])[1]
+    assert near[4].tolist() == [3, 1, 2, 0] and near[5].tolist() == [4, 2, -1, 1] and near[0].tolist() == [-1] * 4
+    assert samples([(np.zeros((1, 1, 1, 6), int), None)])[1][5].tolist() == [4, 3, 2, 1]  # audio: in time
 
 
 def test_without_codes_there_is_one_error() -> None:
