@@ -197,18 +197,17 @@ def _promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Prop
         )
     if draft.parent is not None and not rule.trees:
         raise ValueError(f"{name} drafts trees, which the rule {type(rule).__name__} does not take")
-    count = torch.where(ctx.room > 0, draft.count, 0)
-    if draft.parent is None:
-        count = torch.minimum(count, (ctx.room - 1).clamp(min=0))  # the step behind the draft comes for nothing
-    draft = replace(draft, count=count)
-    present = draft.present()[..., None]
-    tokens = draft.tokens.where(present, 0)
-    if ctx.model.checked and not tokens.is_floating_point():
-        bad = (tokens < 0) | (tokens >= torch.tensor(cards, device=tokens.device))
-        if (draft.count > slots).any() or bad.any():
+    draft = replace(draft, count=torch.where(ctx.room > 0, draft.count, 0))
+    if ctx.model.checked and not draft.tokens.is_floating_point():
+        forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
+        bad = (draft.tokens < 0) | (draft.tokens >= torch.tensor(cards, device=draft.tokens.device))
+        bad &= draft.present()[..., None] if forced is None else draft.present()[..., None] & (forced < 0)
+        if bad.any() or not ((draft.count >= 0) & (draft.count <= draft.slots)).all():
             raise ValueError(f"{name} drafted tokens outside the vocabulary {cards}, or more nodes than slots")
-    steps = ctx.length[:, None] - 1 + draft.depth()
-    return replace(draft, tokens=torch.where(present, ctx.fix(tokens, steps), 0))
+    if draft.parent is None:  # the step behind the draft comes for nothing
+        draft = replace(draft, count=torch.minimum(draft.count, (ctx.room - 1).clamp(min=0)))
+    tokens = ctx.fix(draft.tokens, ctx.length[:, None] - 1 + draft.depth())
+    return replace(draft, tokens=tokens.where(draft.present()[..., None], 0))
 
 
 def _fixed_for_certain(draft: Draft, scores: Scores, ctx: Context) -> tuple[Draft, Scores]:

@@ -1,0 +1,221 @@
+"""Rules keep the law that they declare, of complete outputs, and tests that say so notice rules that don't."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toys import Random, Toy, adversary, all_outputs, chi_square, counts, joint_law
+
+from zoo.decoders.sampling import Draft, Exactness, Law, Noise, decode, rules
+from zoo.decoders.sampling.law import draw
+from zoo.decoders.sampling.noise import Quiet
+from zoo.decoders.sampling.proposers import Context, DraftModel, Proposer
+from zoo.decoders.sampling.rules import Rejection, Scores, Streams, Verified, leading
+
+ROWS, STEPS = 40_000, 4
+PROMPT = torch.tensor([[1]])
+LAWS = [Law(), Law(temperature=0.5), Law(temperature=1.5, top_k=2), Law(top_p=0.8)]
+
+
+def p_value(
+    rule: str | rules.Rule, proposer: Proposer | None, law: Law | None = None, window: int = 3,
+    model: Toy | None = None, steps: int = STEPS, prompt: torch.Tensor = PROMPT,
+) -> float:  # fmt: skip
+    """Probability of outputs this far from the law that enumeration gives, if they have it."""
+    model, law = model or Toy(), law or Law()
+    result = decode(model, prompt.expand(ROWS, -1, -1), steps, law, Noise(4), proposer, rule, window=window)
+    return chi_square(counts(result.codes, model.info.cards), joint_law(model, prompt, steps, law))
+
+
+class Certain(Proposer):
+    """Bets on the draft model's most probable tokens, and says that they are certain, which rules may take as it is."""
+
+    def __init__(self, model: Toy, lie: bool = False):
+        self.inner, self.lie = DraftModel(model), lie
+
+    def start(self, ctx: Context) -> None:
+        self.inner.start(ctx)
+
+    def propose(self, ctx: Context, n: int) -> Draft:
+        noise, ctx.noise = ctx.noise, Quiet()
+        draft = self.inner.propose(ctx, n)
+        ctx.noise = noise
+        return Draft(draft.tokens, draft.count, None, draft.logq if self.lie else None)
+
+    def observe(self, ctx: Context, outcome) -> None:
+        self.inner.observe(ctx, outcome)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=range(len(LAWS)))
+@pytest.mark.parametrize("rule", ["equal", "rejection"])
+def test_complete_outputs_have_the_law_whatever_is_drafted(rule, law):
+    toy = Toy()
+    for proposer in (DraftModel(adversary(toy)), Certain(Toy(seed=1))):
+        assert p_value(rule, proposer, law) > 1e-3
+
+
+@pytest.mark.parametrize("rule", ["equal", "rejection"])
+@pytest.mark.parametrize("depth", [False, True], ids=["parallel", "depth"])
+def test_codes_of_a_step_have_their_joint_law(rule, depth):
+    toy = Toy((2, 3), depth=depth)
+    draft = Random() if depth else DraftModel(adversary(toy))
+    assert p_value(rule, draft, model=toy, steps=2, window=1, prompt=torch.tensor([[1, 2]])) > 1e-3
+    assert p_value(rule, None, model=toy, steps=2, prompt=torch.tensor([[1, 2]])) > 1e-3
+
+
+class NoResidual(Rejection):
+    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
+        found = super().verify(draft, scores, noise)
+        row = torch.arange(len(found.n))
+        drawn = draw(scores.logp, noise.draw.gumbel(scores.steps, *scores.logp.shape[2:]))
+        return found._replace(next=drawn[row, found.n])
+
+
+class SharedNoise(Rejection):
+    def streams(self, noise: Noise, round: int) -> Streams:
+        return super().streams(noise, round)._replace(draw=super().streams(noise, round).draft)
+
+
+class OneUniform(Rejection):
+    """Seeds anew before each test."""
+
+    def streams(self, noise: Noise, round: int) -> Streams:
+        class Stuck(Noise):
+            def uniform(self, steps: torch.Tensor, codebooks: int) -> torch.Tensor:
+                return super().uniform(steps * 0, codebooks)
+
+        streams = super().streams(noise, 0)
+        return streams._replace(test=Stuck(streams.test.seed, stream=streams.test.stream))
+
+
+class Lenient(Rejection):
+    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
+        logq = None if draft.logq is None else draft.logq - 0.7
+        return super().verify(Draft(draft.tokens, draft.count, None, logq), scores, noise)
+
+
+class FreshDraw(rules.Equal):
+    """Draws anew where the draft does not match, instead of keeping what was drawn."""
+
+    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
+        found = super().verify(draft, scores, noise)
+        again = draw(scores.logp, noise.draw.derive(9).gumbel(scores.steps, *scores.logp.shape[2:]))
+        return found._replace(next=again[torch.arange(len(found.n)), found.n])
+
+
+MUTANTS = [NoResidual(), SharedNoise(), OneUniform(), Lenient(), FreshDraw()]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[type(mutant).__name__ for mutant in MUTANTS])
+def test_rules_that_change_the_law_are_found_out(mutant):
+    assert p_value(mutant, DraftModel(adversary(Toy()))) < 1e-6
+
+
+def test_a_draft_law_that_drafts_were_not_drawn_from_is_found_out():
+    assert p_value("rejection", Certain(Toy(seed=1), lie=True)) < 1e-6
+
+
+def test_rejection_accepts_as_often_as_p_and_q_overlap():
+    torch.manual_seed(0)
+    logp, logq = torch.randn(1, 1, 1, 6).log_softmax(-1), torch.randn(1, 1, 1, 6).log_softmax(-1)
+    steps = torch.arange(2).expand(ROWS, -1)
+    rule = Rejection()
+    streams = rule.streams(Noise(1), 0)
+    tokens = draw(logq, streams.draft.gumbel(steps[:, :1], 1, 6))
+    draft = Draft(tokens, torch.ones(ROWS, dtype=torch.int64), None, logq.expand(ROWS, -1, -1, -1))
+    scores = Scores(logp.expand(ROWS, 2, 1, 6), steps, torch.zeros(ROWS, 2, 1))
+    accepted = rule.verify(draft, scores, streams).n.double().mean()
+    overlap = torch.minimum(logp.exp(), logq.exp()).sum()
+    assert accepted == pytest.approx(float(overlap), abs=4 / (4 * ROWS) ** 0.5)
+    equal = rules.Equal()
+    streams = equal.streams(Noise(1), 0)
+    tokens = draw(logq, streams.draft.gumbel(steps[:, :1], 1, 6))
+    accepted = equal.verify(Draft(tokens, draft.count), scores, streams).n.double().mean()
+    margin = 4 / (4 * ROWS) ** 0.5
+    assert overlap / (2 - overlap) - margin < accepted < overlap + margin
+
+
+@pytest.mark.parametrize("rule", ["equal", "rejection"])
+def test_certain_laws_make_every_rule_match_greedily(rule):
+    toy = Toy()
+    prompt = PROMPT.expand(3, -1, -1)
+    greedy = decode(toy, prompt, 9, Law(temperature=0))
+    for proposer in (Random(), DraftModel(adversary(toy)), DraftModel(toy)):
+        found = decode(toy, prompt, 9, Law(temperature=0), Noise(3), proposer, rule)
+        assert torch.equal(found.codes, greedy.codes) and not found.logp.any()
+
+
+def edge_laws() -> list[tuple[list[float], list[float] | None]]:
+    """p and q; None is a certain draft of token 0."""
+    half, first, last = [0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]
+    return [
+        (half, half),
+        (half, last),
+        (first, half),
+        (half, first),
+        (last, first),
+        (half, None),
+        (last, None),
+        (first, None),
+    ]
+
+
+@pytest.mark.parametrize("rule", [rules.Equal(), rules.Rejection()], ids=["equal", "rejection"])
+@pytest.mark.parametrize(("p", "q"), edge_laws())
+def test_laws_at_the_edge_give_possible_tokens(rule, p, q):
+    rows, steps = 200, torch.arange(2).expand(200, -1)
+    logp = torch.tensor(p).log().expand(rows, 2, 1, 3)
+    logq = None if q is None else torch.tensor(q).log().expand(rows, 1, 1, 3)
+    streams = rule.streams(Noise(2), 0)
+    tokens = (
+        torch.zeros(rows, 1, 1, dtype=torch.int64)
+        if logq is None
+        else draw(logq, streams.draft.gumbel(steps[:, :1], 1, 3))
+    )
+    found = rule.verify(Draft(tokens, torch.ones(rows).long(), None, logq), Scores(logp, steps, logp[..., 0]), streams)
+    came = torch.cat((tokens[found.n == 1, 0, 0], found.next[:, 0]))
+    assert all(p[token] > 0 for token in came.unique().tolist())
+    assert ((found.n == 0) | (found.n == 1)).all()
+    if p == q:
+        assert found.n.all()
+
+
+def test_one_token_alone_is_drawn_without_doubt():
+    toy = Toy((1,))
+    for rule in ("equal", "rejection"):
+        result = decode(toy, torch.zeros(2, 1, 1).long(), 5, proposer=Random(), rule=rule)
+        assert not result.codes.any() and not result.logp.any()
+
+
+def test_of_a_tree_the_way_that_was_drawn_stands():
+    logits = torch.full((2, 6, 1, 4), -torch.inf)
+    for slot, token in enumerate([2, 0, 3, 1, 1, 0]):
+        logits[:, slot, 0, token] = 0.0
+    parent = torch.tensor([[-1, -1, 1, 1, 3], [-1, -1, 1, 1, 3]])
+    tokens = torch.tensor([[1, 2, 0, 3, 1], [1, 3, 0, 3, 1]])[..., None]
+    draft = Draft(tokens, torch.tensor([5, 5]), parent)
+    found = rules.Equal().verify(draft, Scores(logits, draft.block_depth(), logits[..., 0]), Streams(*[Quiet()] * 3))
+    assert found.n.tolist() == [3, 0]  # 2, then 3 of two children, then 1
+    assert found.path[0, :3].tolist() == [1, 3, 4]
+    assert found.next[:, 0].tolist() == [0, 2]
+    cut = Draft(tokens, torch.tensor([3, 5]), parent)
+    found = rules.Equal().verify(cut, Scores(logits, cut.block_depth(), logits[..., 0]), Streams(*[Quiet()] * 3))
+    assert found.n.tolist() == [1, 0] and found.next[0, 0] == 3
+
+
+def test_leading_counts_up_to_the_first_that_falls():
+    stands = torch.tensor([[True, True, False, True], [False, True, True, True], [True] * 4])
+    assert leading(stands).tolist() == [2, 0, 4]
+
+
+def test_rules_are_found_by_name_and_say_what_they_do():
+    assert rules.find("equal").exactness == Exactness.IDENTICAL == "identical"
+    assert rules.find("rejection").exactness == Exactness.DISTRIBUTION
+    with pytest.raises(ValueError, match="no rule 'greedy'; there are equal, rejection"):
+        rules.find("greedy")
+
+
+def test_enumeration_is_a_law():
+    assert joint_law(Toy(), PROMPT, 3, Law()).sum() == pytest.approx(1.0, abs=1e-5)
+    found = all_outputs((2, 3), 2)
+    assert torch.equal(counts(found, (2, 3)), torch.ones(36, dtype=torch.int64))
