@@ -232,10 +232,10 @@ def test_codes_that_come_in_one_pass_have_no_neighbours():
 
 
 def test_neighbours_in_the_next_scale_are_the_cells_above():
-    layout = NextScale((9,), scales=((1, 1), (2, 2), (3, 4)), begin=True)
-    before = layout.neighbours((17,))[1:, 0, 0] - 1  # without the begin step
-    assert before[:5].tolist() == [-2, 0, 0, 0, 0]
-    assert before[5:].tolist() == [1, 1, 2, 2, 1, 1, 2, 2, 3, 3, 4, 4]
+    layout = NextScale((9,), scales=((1, 2), (2, 2), (3, 4)), begin=True)
+    before = layout.neighbours((18,))[1:, 0, 0] - 1  # without the begin step
+    assert before[:6].tolist() == [-2, -2, 0, 1, 0, 1]
+    assert before[6:].tolist() == [2, 2, 3, 3, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 @every_kind
