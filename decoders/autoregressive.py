@@ -10,8 +10,9 @@ from torch import Tensor
 
 from zoo.decoders.base import DecoderInfo, Output, TokenModel
 from zoo.decoders.embedding import CodeEmbedding, CodeHeads
+from zoo.decoders.prefix import PrefixTransformer
 from zoo.decoders.state import State
-from zoo.decoders.transformer import Conditioning, Transformer, TransformerConfig
+from zoo.decoders.transformer import Conditioning, TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class AutoregressiveDecoder(TokenModel):
         core = config.transformer
         context = config.context if config.learned_positions else 0
         self.embedding = CodeEmbedding(config.cards, config.specials, core.width, context, core.axes)
-        self.transformer = Transformer(core)
+        self.transformer = PrefixTransformer(core)
         self.heads = CodeHeads(config.cards, core.width, config.head_bias, self.embedding if config.tied else None)
         self._info = DecoderInfo(
             cards=config.cards,
