@@ -105,14 +105,14 @@ def stream(
         streams = rule.streams(noise, round)
         ctx.noise, round = streams.draft, round + 1
         draft = Draft.empty(ctx.rows, prompt.shape[2], prompt.device)
-        if proposer is not None and longest > 1:
+        if proposer is not None and (longest > 1 or rule.needs_draft):
             draft = _promised(proposer.propose(ctx, slots), ctx, slots, rule, proposer)
         scores = target.score(ctx.last, draft, ctx.length[:, None] + draft.block_depth())
         judged, seen = _fixed_for_certain(draft, scores, ctx)
         verified = rule.verify(judged, seen, streams)
         verified = verified._replace(next=ctx.fix(verified.next[:, None], (ctx.length + verified.n)[:, None])[:, 0])
         verified, laws = target.settle(verified, seen, streams.draw)
-        outcome = _outcome(ctx, draft, scores, verified, stops)
+        outcome = _outcome(ctx, draft, scores, verified, rule, stops)
         write_line(logp, ctx.length, _logp(ctx, judged, seen, verified, laws))
         recorder.round(*_counts(ctx, outcome), target=1, draft=draft.forwards)
         target.commit(verified, outcome.count)
@@ -228,11 +228,16 @@ def _certain(logp: Float[Tensor, "*rows V"], where: Bool[Tensor, "*rows"]) -> Fl
     return torch.where(where[..., None], certain, logp)
 
 
-def _outcome(ctx: Context, draft: Draft, scores: Scores, verified: Verified, stops: Tensor) -> Outcome:
+def _outcome(ctx: Context, draft: Draft, scores: Scores, verified: Verified, rule: Rule, stops: Tensor) -> Outcome:
     """The steps that come out: the accepted nodes and the step behind them, up to the first stop or the last wanted."""
     tokens = in_line(verified, draft.tokens, verified.next)
-    decided = verified.n + 1 if verified.undecided is None else verified.n + (~verified.undecided).long()
-    count = torch.minimum(decided, ctx.room)
+    count = torch.minimum(verified.n + 1, ctx.room)
+    if verified.undecided is not None:
+        count = torch.minimum(verified.n + (~verified.undecided).long(), ctx.room)
+        if not count[ctx.room > 0].all():
+            raise ValueError(
+                f"{type(rule).__name__} gave row {int(count.argmin())} no step; it must accept one or decide"
+            )
     finished = count >= ctx.room
     if len(stops):
         place = torch.arange(tokens.shape[1], device=tokens.device)

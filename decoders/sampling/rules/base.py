@@ -73,11 +73,13 @@ class Rule(ABC):
         exactness: What the rule does to the output, whatever was drafted.
         trees: It takes trees; else chains only.
         densities: It makes use of the law that drafts were drawn from.
+        needs_draft: It decides among nodes only, so that the last step needs a draft, too.
     """
 
     exactness: ClassVar[Exactness]
     trees: ClassVar[bool] = False
     densities: ClassVar[bool] = True
+    needs_draft: ClassVar[bool] = False
 
     def streams(self, noise: Noise, round: int) -> Streams:
         """The rule names the streams, because a draft that shares noise with its judge can ruin the law, or save it.

@@ -1,0 +1,333 @@
+"""The contracts have room for what is to come: each test is the smallest double of a kind of method."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from small_decoders import random_tokens, small_decoder
+from toys import STEPS, Random, Toy
+
+from zoo.decoders.autoregressive import PartialDecoder
+from zoo.decoders.base import DecoderInfo, Output, TokenModel
+from zoo.decoders.sampling import Draft, Exactness, Law, Noise, decode, stream
+from zoo.decoders.sampling.law import draw
+from zoo.decoders.sampling.processors import PrefixProcessor, PrefixTracker, Processor, RepetitionPenalty
+from zoo.decoders.sampling.proposers import DraftModel, NGram, Proposer
+from zoo.decoders.sampling.rules import Equal, Rule, Scores, Streams, Verified
+from zoo.decoders.state import State, open_block
+
+NOISE = Noise(3)
+
+
+class Candidates(Proposer):
+    """The most probable next tokens as a star; the target's own state is read for them and not moved."""
+
+    def __init__(self, k: int):
+        self.k = k
+
+    def propose(self, ctx, n):
+        logits = ctx.model(ctx.last[:, None], state=ctx.state.fork()).logits[:, -1]
+        tokens = ctx.law.fork()(logits[:, None])[:, 0].topk(self.k).indices.mT
+        parent = torch.full((ctx.rows, self.k), -1)
+        return Draft(tokens, torch.full((ctx.rows,), self.k), parent, forwards=1)
+
+
+class Contrastive(Rule, Proposer):
+    """Contrastive search (arXiv 2202.06417): probable, and unlike the hidden states of all steps before.
+
+    A rule that needs hidden states of candidates, so it decides nothing behind the node that it accepts, and of all
+    steps before.
+    """
+
+    exactness, trees, needs_draft = Exactness.IDENTICAL, True, True
+
+    def __init__(self, k: int, alpha: float):
+        self.candidates, self.alpha = Candidates(k), alpha
+
+    def start(self, ctx):
+        self.past = None
+
+    def propose(self, ctx, n):
+        return self.candidates.propose(ctx, n)
+
+    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
+        past = scores.hidden[:, :1] if self.past is None else torch.cat((self.past, scores.hidden[:, :1]), 1)
+        nodes = torch.nn.functional.normalize(scores.hidden[:, 1:], dim=-1)
+        alike = (nodes @ torch.nn.functional.normalize(past, dim=-1).mT).amax(-1)
+        p = scores.logp[:, 0, 0].exp().gather(1, draft.tokens[..., 0])
+        best = ((1 - self.alpha) * p - self.alpha * alike).argmax(1, keepdim=True)
+        ones = torch.ones(len(best), dtype=torch.int64)
+        self.past = past
+        return Verified(ones, best, draft.tokens[:, 0], undecided=ones.bool())
+
+
+def test_a_rule_may_need_hidden_states_of_candidates_and_of_the_past():
+    model, k, alpha = Toy((7,)), 3, 0.4
+    prompt = torch.tensor([[[1]], [[5]]])
+    method = Contrastive(k, alpha)
+    found = decode(model, prompt, 6, proposer=method, rule=method)
+    for row in range(2):
+        whole = prompt[row]
+        for _ in range(6):
+            output = model(whole[None])
+            p, tokens = output.logits[0, -1, 0].softmax(-1).topk(k)
+            scores = []
+            for chance, token in zip(p, tokens, strict=True):
+                hidden = model(torch.cat((whole, token.view(1, 1)))[None]).hidden[0]
+                alike = torch.cosine_similarity(hidden[-1], hidden[:-1], dim=-1).max()
+                scores.append((1 - alpha) * chance - alpha * alike)
+            whole = torch.cat((whole, tokens[torch.stack(scores).argmax()].view(1, 1)))
+        assert torch.equal(whole[1:], found.codes[row])
+    assert (found.trace.emitted == 1).all() and found.trace.draft_forwards.tolist()[:-1] == [1] * 5
+
+
+class Walk(TokenModel):
+    """Continuous steps: the next is normal around a function of all before. Its `logits` are mean and deviation."""
+
+    checked = False
+
+    def __init__(self, slope: float = 0.5, deviation: float = 0.4):
+        super().__init__()
+        self.slope, self.deviation = slope, deviation
+        self.eval()
+
+    @property
+    def info(self) -> DecoderInfo:
+        return DecoderInfo(cards=(1,), context=STEPS, layers=1, width=1, parameters=0)
+
+    def init_state(self, rows, max_steps, cond=None):
+        return State(rows, max_steps, [(1, 1)], torch.zeros(1))
+
+    def run(self, tokens, positions, state, block_mask):
+        block = open_block(state, tokens, block_mask, True)
+        keys, _ = block.extend(0, tokens[:, None], tokens[:, None])
+        slots = keys.shape[2]
+        sees = (
+            torch.ones(1, slots, slots).tril()[:, -tokens.shape[1] :] if block.bias is None else (block.bias[:, 0] == 0)
+        )
+        mean = self.slope * (sees.float().expand(len(keys), -1, -1) @ keys[:, 0]).tanh()
+        return Output(torch.stack((mean, torch.full_like(mean, self.deviation)), -1), mean)
+
+
+class Normal(Law):
+    """The law of such steps: what the loop asks of a law, for densities."""
+
+    def start(self, prefix, lengths=None, checked=True):
+        state = super().start(prefix, lengths, checked)
+        state.block = lambda logits, draft: logits
+        state.log_prob = lambda laws, tokens: torch.distributions.Normal(*laws.unbind(-1)).log_prob(tokens)
+        return state
+
+
+def normal(noise: Noise, steps: torch.Tensor, laws: torch.Tensor) -> torch.Tensor:
+    unit = noise.uniform(steps, laws.shape[2])
+    return (laws[..., 0] + laws[..., 1] * math.sqrt(2) * torch.erfinv(2 * unit - 1)).float()
+
+
+class ContinuousRejection(Rule):
+    """Continuous speculative decoding (arXiv 2411.11925): densities for probabilities, the residual by thinning."""
+
+    exactness = Exactness.DISTRIBUTION
+
+    def verify(self, draft, scores, noise):
+        p = torch.distributions.Normal(*scores.logp[:, :-1].unbind(-1))
+        q = torch.distributions.Normal(*draft.logq.unbind(-1)) if draft.slots else p
+        ratio = p.log_prob(draft.tokens) - q.log_prob(draft.tokens)
+        passes = noise.test.uniform(scores.steps[:, :-1], 1).log() < ratio
+        n = (passes.all(-1) & draft.present()).long().cumprod(1).sum(1)
+        row = torch.arange(len(n))
+        p, steps = scores.logp[row, n][:, None], scores.steps[row, n][:, None]
+        next, open = normal(noise.draw, steps, p)[:, 0], n < draft.count
+        for trial in range(60):  # x from p, kept with probability max(0, 1 - q / p)
+            if not draft.slots:
+                break
+            q = draft.logq[row, n.clamp(max=draft.slots - 1)][:, None]
+            x = normal(noise.draw.derive(trial), steps, p)
+            rest = 1 - (_log_density(q, x) - _log_density(p, x)).exp()
+            keeps = open & (noise.draw.derive(trial, 1).uniform(steps, 1) < rest)[:, 0, 0]
+            next, open = torch.where(keeps[:, None], x[:, 0], next), open & ~keeps
+        return Verified(n, None, next)
+
+
+def _log_density(laws, x):
+    return torch.distributions.Normal(*laws.unbind(-1)).log_prob(x)
+
+
+class ContinuousDraft(Proposer):
+    def __init__(self, model: Walk):
+        self.model = model
+
+    def propose(self, ctx, n):
+        row, tokens, laws = torch.arange(ctx.rows)[:, None], [], []
+        known = ctx.tokens[row, torch.arange(int(ctx.length.max()))]
+        for step in range(n):
+            laws.append(self.model(torch.cat((known, *tokens), 1)).logits[:, -1:])
+            tokens.append(normal(ctx.noise, ctx.length[:, None] + step, laws[-1]))
+        return Draft(torch.cat(tokens, 1), torch.full((ctx.rows,), n), None, torch.cat(laws, 1), forwards=n)
+
+
+def test_steps_may_be_continuous():
+    """Moments of the third step, whose law plain sampling in float64 gives."""
+    rows, begin = 20_000, torch.zeros(20_000, 1, 1)
+    plain = decode(Walk(), begin, 3, Normal(), NOISE, rule=ContinuousRejection()).codes
+    draft = ContinuousDraft(Walk(slope=-0.3, deviation=0.6))
+    found = decode(Walk(), begin, 3, Normal(), Noise(4), draft, ContinuousRejection(), window=1)
+    assert found.codes.dtype == torch.float32 and 0.2 < found.trace.acceptance.nanmean() < 0.95
+    a, b = (codes[..., 0].double() for codes in (plain, found.codes))
+    for moment in (a.new_ones(3), torch.tensor([1.0, -1.0, 2.0])):
+        for power in (1, 2):
+            x, y = ((codes @ moment.double()) ** power for codes in (a, b))
+            margin = 4.5 * ((x.var() + y.var()) / rows) ** 0.5
+            assert abs(x.mean() - y.mean()) < margin
+    assert torch.allclose(a.std(0)[0], torch.tensor(0.4).double(), atol=0.01)
+
+
+class Novel(Processor):
+    """What earlier runs gave is forbidden as a first step: a processor that remembers from run to run."""
+
+    def __init__(self):
+        self.found: set[int] = set()
+
+    def start(self, tokens, lengths):
+        return self.Watch(_Forbid(self, int(lengths[0])), tokens.clone(), lengths.clone())
+
+    class Watch(PrefixTracker):
+        def advance(self, tokens, moves):
+            if (self.lengths == self.processor.begin).all():
+                self.processor.novel.found |= set(tokens[moves, 0].tolist())
+            super().advance(tokens, moves)
+
+
+class _Forbid(PrefixProcessor):
+    def __init__(self, novel, begin):
+        self.novel, self.begin = novel, begin
+
+    def logits(self, logits, tokens, lengths):
+        first = (lengths == self.begin)[:, None, None]
+        ids = torch.zeros(logits.shape[-1], dtype=torch.bool)
+        ids[list(self.novel.found)] = True
+        return logits.masked_fill(first & ids, -math.inf)
+
+
+def test_a_processor_may_remember_from_run_to_run():
+    novel, toy = Novel(), Toy((5,))
+    law = Law(processors=(novel,))
+    firsts = [int(decode(toy, torch.ones(1, 1, 1).long(), 3, law, Noise(seed)).codes[0, 0]) for seed in range(5)]
+    assert sorted(firsts) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="no token possible"):
+        decode(toy, torch.ones(1, 1, 1).long(), 3, law)
+
+
+class Momentum(PrefixProcessor):
+    """Momentum decoding (arXiv 2212.02175): resists tokens by how often the last transition was walked before."""
+
+    def logits(self, logits, tokens, lengths):
+        row = torch.arange(len(tokens))
+        last = tokens[row, lengths - 1]
+        step = torch.arange(tokens.shape[1] - 1)
+        walked = ((tokens[:, :-1] == last[:, None]) & (step < lengths[:, None] - 1)[..., None]).mT
+        next = tokens[:, 1:].mT.clamp(0, logits.shape[-1] - 1)
+        return logits - torch.zeros_like(logits).scatter_add_(2, next, walked.to(logits.dtype))
+
+
+def test_a_law_may_depend_on_the_history_of_steps():
+    model = small_decoder(layers=2)
+    prompt, law = random_tokens(model, 2, 6), Law(temperature=0.3, processors=(Momentum(), RepetitionPenalty(1.1)))
+    plain = decode(model, prompt, 16, law, NOISE)
+    for proposer in (Random(), NGram(), DraftModel(model)):
+        assert torch.equal(decode(model, prompt, 16, law, NOISE, proposer).codes, plain.codes)
+    assert not torch.equal(decode(model, prompt, 16, Law(temperature=0.3), NOISE).codes, plain.codes)
+
+
+def test_steps_may_come_in_another_order_than_their_places():
+    """Suffix first, then the middle: positions say where each step stands."""
+    model = small_decoder(layers=2)
+    prompt, order = random_tokens(model, 2, 4), torch.tensor([[0, 1, 8, 9, 2, 3, 4, 5, 6, 7]])
+    found = decode(model, prompt, 6, noise=NOISE, positions=order, proposer=Random())
+    whole = torch.cat((prompt, found.codes), 1)
+    logits = model(whole[:, :-1], order[:, :-1].expand(2, -1)).logits[:, 3:]
+    steps = torch.arange(4, 10).expand(2, -1)
+    assert torch.equal(draw(Law()(logits), NOISE.gumbel(steps, *logits.shape[2:])), found.codes)
+    assert not torch.equal(decode(model, prompt, 6, noise=NOISE).codes, found.codes)
+
+
+def test_positions_may_have_two_coordinates():
+    model = small_decoder(layers=2, axes=2)
+    prompt = random_tokens(model, 2, 1)
+    raster = torch.stack((torch.arange(9) // 3, torch.arange(9) % 3), -1)[None]
+    found = decode(model, prompt, 8, noise=NOISE, positions=raster, proposer=Random())
+    plain = decode(model, prompt, 8, noise=NOISE, positions=raster.expand(2, -1, -1))
+    assert torch.equal(found.codes, plain.codes)
+
+
+class Exit(Proposer):
+    """Early exit (LayerSkip): the first layers draft on a fork of the target's own state."""
+
+    def __init__(self, whole, depths):
+        self.part = PartialDecoder(whole, depths)
+
+    def propose(self, ctx, n):
+        state, block, tokens, law = ctx.state.fork(), ctx.last[:, None], [], ctx.law.fork()
+        for step in range(n):
+            logp = law(self.part(block, state=state).logits)
+            state.commit(None, 1)
+            block = draw(logp, ctx.noise.gumbel(ctx.length[:, None] + step, *logp.shape[2:]))
+            tokens.append(block)
+        return Draft(torch.cat(tokens, 1), torch.full((ctx.rows,), n), forwards=n)
+
+
+class Fallback(Proposer):
+    """Two proposers compete: the first one's draft, where it has none the second one's; both are told everything."""
+
+    def __init__(self, first: Proposer, second: Proposer):
+        self.both = (first, second)
+
+    def start(self, ctx):
+        for proposer in self.both:
+            proposer.start(ctx)
+
+    def propose(self, ctx, n):
+        draft = self.both[0].propose(ctx, n)
+        return draft if (draft.count[ctx.room > 0] > 0).all() else self.both[1].propose(ctx, n)
+
+    def observe(self, ctx, outcome):
+        for proposer in self.both:
+            proposer.observe(ctx, outcome)
+
+
+def test_a_part_of_the_target_may_draft_on_its_state_and_proposers_compose():
+    model = small_decoder(layers=3)
+    prompt = random_tokens(model, 3, 5)
+    plain = decode(model, prompt, 20, noise=NOISE)
+    draft = DraftModel(small_decoder(layers=1, seed=4))
+    for proposer in (Exit(model, (0, 1)), Fallback(NGram(shortest=2), draft), Fallback(draft, NGram())):
+        found = decode(model, prompt, 20, noise=NOISE, proposer=proposer, window=4)
+        assert torch.equal(found.codes, plain.codes)
+    right = decode(model, prompt, 20, noise=NOISE, proposer=Exit(model, (0, 1, 2)), window=4)
+    assert (right.trace.acceptance == 1).all()
+
+
+def test_proposers_get_the_verifier_s_by_products():
+    class Spy(Random):
+        def observe(self, ctx, outcome):
+            rows, slots = outcome.scores.logp.shape[:2]
+            assert slots == outcome.draft.slots + 1 and outcome.scores.hidden.shape[:2] == (rows, slots)
+            came = outcome.tokens[torch.arange(rows), outcome.count - 1]
+            assert torch.equal(came[outcome.count > 0], ctx.last[outcome.count > 0])
+            assert torch.equal(ctx.room == 0, outcome.finished)
+
+    model = small_decoder(layers=1)
+    decode(model, random_tokens(model, 2, 3), torch.tensor([4, 9]), proposer=Spy())
+
+
+def test_a_rule_that_gives_nothing_is_stopped():
+    class Silent(Equal):
+        def verify(self, draft, scores, noise):
+            found = super().verify(draft, scores, noise)
+            return found._replace(undecided=torch.ones_like(found.n, dtype=torch.bool))
+
+    model = small_decoder(layers=1)
+    with pytest.raises(ValueError, match="Silent gave row 0 no step"):
+        next(stream(model, random_tokens(model, 2, 3), 4, rule=Silent()))
