@@ -181,10 +181,11 @@ def test_a_kind_that_the_decoder_does_not_take_is_refused():
         )
 
 
-def test_learned_positions_have_no_place_for_a_prefix():
-    model = conditioned({"way": "prefix"}, {"rope": False, "learned_positions": True})
+@pytest.mark.parametrize(("rope", "room"), [(False, 0), (True, 8)])
+def test_learned_positions_have_no_place_for_a_prefix(rope, room):
+    model = conditioned({"way": "prefix"}, {"rope": rope, "learned_positions": True})
     with pytest.raises(ValueError, match="rotary"):
-        model.init_state(3, 0, COND)
+        model.init_state(3, room, COND)
 
 
 def test_streams_without_any_condition_cannot_be_stacked():
