@@ -335,6 +335,7 @@ def _main() -> None:
     parser.add_argument("what", choices=["codecs", "quantizers", "entropy"])
     parser.add_argument("media", nargs="*", metavar="MODEL DATA", help="of what entropy coding is measured")
     parser.add_argument("--codebooks", type=int, nargs="+", help="how many codebooks are entropy coded")
+    parser.add_argument("--clips", type=int, help="of so many files (default: all)")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -348,7 +349,7 @@ def _main() -> None:
         if len(chosen.media) != 2:
             parser.error("name a model and a folder of media or token files")
         model, data = chosen.media
-        bench_entropy(model, data, chosen.json, chosen.device, chosen.codebooks)
+        bench_entropy(model, data, chosen.json, chosen.device, chosen.codebooks, chosen.clips)
     else:
         from zoo.bench_quantizers import bench_quantizers
 

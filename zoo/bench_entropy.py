@@ -53,14 +53,14 @@ def bench_entropy(
         output: Write the result here too, as JSON.
         device: Where the codec computes.
         codebooks: Numbers of codebooks to measure (default: the usual ones and all; of token files: all).
-        clips: Use the first so many files (default: all).
+        clips: Use so many files (default: all).
         as_json: Print JSON instead.
 
     Raises:
         UserError: Unknown model, no media there, or numbers of codebooks that there are not.
     """
     codec = model if isinstance(model, Codec) else registry.load(model, device)
-    media = media_of(Path(data), codec.info.media)[:clips]
+    media, rule = media_of(Path(data), codec.info.media, clips)
     tokens = [encoded(codec, path) for path in media]
     amount = sum(size_of(some, codec.info) for some in tokens)
     counts = codebook_counts(codec.info, codebooks)
@@ -77,8 +77,7 @@ def bench_entropy(
         " that ships with the codec, with all counts. The state starts anew in each block, as in files. files: all of"
         " them, headers included; CPU seconds of one thread",
         "model": codec.name,
-        "data": str(data),
-        "media": len(media),
+        "data": {"source": str(data), "rule": rule, "files": len(media)},
         "seconds_or_pixels": amount,
         "code_model_bytes": 0 if codec.code_model is None else len(codec.code_model.pack()),
         "rates": [rate(codec, [first(some, count) for some in tokens], amount) for count in counts],
@@ -93,16 +92,17 @@ def bench_entropy(
     return result
 
 
-def media_of(data: Path, kind: str) -> list[Path]:
-    """Files of a folder tree, or the one file."""
+def media_of(data: Path, kind: str, count: int | None) -> tuple[list[Path], str]:
+    """Files of a folder tree, or the one file, and the rule by which they were chosen."""
     paths = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
     if kind == "audio" and not any(path.suffix == ".ztok" for path in paths):
         from zoo.scoring import select
 
-        return [clip.path for clip in select(data)[0]]
+        clips, rule = select(data, count)
+        return [clip.path for clip in clips], rule
     if not paths:
         raise UserError(f"{data}: holds no pictures")
-    return paths
+    return paths[:count], "all files" if count is None else f"the first {count} by name"
 
 
 def encoded(codec: Codec, path: Path) -> Tokens:
