@@ -374,6 +374,8 @@ def test_bad_input_gives_one_clear_error(model, prompt):
             decode(*arguments)
     with pytest.raises(ValueError, match=r"lengths \[4, 5, 1\]"):
         decode(model, prompt, 3, lengths=torch.tensor([4, 5, 1]))
+    with pytest.raises(ValueError, match=r"forced tokens are \[1, 3\]; expected \[3 or 1, steps, 2\]"):
+        decode(model, prompt, 3, forced=torch.full((1, 3), -1))
     with pytest.raises(ValueError, match="window is 0"):
         decode(model, prompt, 3, proposer=NGram(), window=0)
 

@@ -1,0 +1,85 @@
+"""What callers and proposers give to the loop, checked where it comes in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.law import Law
+from zoo.decoders.sampling.proposers.base import Context, Proposer
+from zoo.decoders.sampling.rules import Rule
+
+
+def fitting(
+    model: TokenModel,
+    prompt: Tensor,
+    lengths: Tensor | None,
+    steps: int | Tensor,
+    law: Law,
+    window: int,
+    forced: Tensor | None,
+) -> tuple[Int[Tensor, "C_times_R"], Int[Tensor, "R"]]:
+    """Steps of each prompt, and steps to add to each row.
+
+    Raises:
+        ValueError: What `stream` was given doesn't fit.
+    """
+    info, copies = model.info, len(law.streams)
+    if not info.causal:
+        raise ValueError("this model is not causal; decode it with `decode_masked`")
+    if prompt.ndim != 3 or prompt.shape[2] != info.codebooks or not prompt.shape[1] or not len(prompt):
+        raise ValueError(
+            f"the prompt is {list(prompt.shape)}; expected [rows, steps, {info.codebooks}] with at least one step, "
+            "such as a token that begins every sequence"
+        )
+    if len(prompt) % copies:
+        raise ValueError(f"{len(prompt)} rows for a law of {copies} streams; give every row once for each stream")
+    rows = len(prompt) // copies
+    if lengths is None:
+        lengths = torch.full((len(prompt),), prompt.shape[1], device=prompt.device)
+    if tuple(lengths.shape) != (len(prompt),) or not 1 <= lengths.min() <= lengths.max() <= prompt.shape[1]:
+        raise ValueError(f"lengths {lengths.tolist()} for a prompt {list(prompt.shape)}; expected one a row, from 1 on")
+    room = torch.full((rows,), steps, device=prompt.device) if isinstance(steps, int) else steps.clone()
+    if tuple(room.shape) != (rows,) or room.min() < 1:
+        raise ValueError(f"steps are {steps}; expected at least 1, for all rows or for each of {rows}")
+    if window < 1:
+        raise ValueError(f"the window is {window}; expected at least 1 slot; leave the proposer out to draft nothing")
+    if forced is not None and (forced.ndim != 3 or forced.shape[2] != info.codebooks or len(forced) not in (1, rows)):
+        raise ValueError(f"forced tokens are {list(forced.shape)}; expected [{rows} or 1, steps, {info.codebooks}]")
+    most = int((lengths + room.repeat(copies)).max())
+    if most > info.context:
+        raise ValueError(
+            f"{most} steps, prompt included, for a model of {info.context}; shorten the prompt or the steps"
+        )
+    return lengths, room
+
+
+def promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Proposer) -> Draft:
+    """The draft with zeros where nothing is, what the layout fixes filled in, and no longer than there is room.
+
+    Raises:
+        ValueError: Not what a proposer may give.
+    """
+    name, cards = type(proposer).__name__, ctx.model.info.cards
+    if draft.slots > slots or tuple(draft.tokens.shape) != (ctx.rows, draft.slots, len(cards)):
+        raise ValueError(
+            f"{name} drafted {list(draft.tokens.shape)}; asked for [{ctx.rows}, {slots} or less, {len(cards)}]"
+        )
+    if draft.parent is not None and not rule.trees:
+        raise ValueError(f"{name} drafts trees, which the rule {type(rule).__name__} does not take")
+    draft = replace(draft, count=torch.where(ctx.room > 0, draft.count, 0))
+    if ctx.model.checked and not draft.tokens.is_floating_point():
+        forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
+        bad = (draft.tokens < 0) | (draft.tokens >= torch.tensor(cards, device=draft.tokens.device))
+        bad &= draft.present()[..., None] if forced is None else draft.present()[..., None] & (forced < 0)
+        if bad.any() or not ((draft.count >= 0) & (draft.count <= draft.slots)).all():
+            raise ValueError(f"{name} drafted tokens outside the vocabulary {cards}, or more nodes than slots")
+    if draft.parent is None:  # the step behind the draft comes for nothing
+        draft = replace(draft, count=torch.minimum(draft.count, (ctx.room - 1).clamp(min=0)))
+    tokens = ctx.fix(draft.tokens, ctx.length[:, None] - 1 + draft.depth())
+    return replace(draft, tokens=tokens.where(draft.present()[..., None], 0))
