@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.decoders.base import DecoderInfo, Output, TokenModel
 from zoo.decoders.embedding import CodeEmbedding, CodeHeads
-from zoo.decoders.prefix import PrefixConditioning, PrefixTransformer
+from zoo.decoders.prefix import PrefixTransformer
 from zoo.decoders.state import State
 from zoo.decoders.transformer import Conditioning, TransformerConfig
 
@@ -71,9 +71,6 @@ class AutoregressiveDecoder(TokenModel):
         return self._info
 
     def init_state(self, rows: int, max_steps: int, cond: Conditioning | None = None) -> State:
-        learned = self.config.learned_positions and self.info.axes == 1
-        if max_steps and learned and isinstance(cond, PrefixConditioning) and cond.prefix is not None:
-            raise ValueError("a remembered prefix has no place among learned positions; take rotary ones alone")
         return self.transformer.init_state(rows, max_steps, cond)
 
     def run(

@@ -112,7 +112,8 @@ class ConditionConfig:
         way: Into a prefix in front of the tokens, or to be attended to by all layers.
         pooled: Kinds whose mean goes into the adaptive norms instead.
         encoder: Reads a row's kinds, one behind the other, before the decoder does; not causal. Text and references for
-            cross-attention or norms need it, as bare ids have no order there.
+            cross-attention or norms need it, as bare ids have no order there; in a prefix, rotary positions of one axis
+            give them one.
     """
 
     width: int
@@ -224,20 +225,8 @@ class ConditionedDecoder(TokenModel):
         return self._info
 
     def init_state(self, rows: int, max_steps: int, cond: Conditions | None = None) -> State:
-        """As `TokenModel.init_state`.
-
-        Raises:
-            ValueError: Also a prefix that leaves no room in the context.
-        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not max_steps):
-            encoded = self.encoder(rows, cond)
-            length = 0 if encoded.prefix is None else encoded.prefix.shape[1]
-            if length + max_steps > self.info.context and self.info.axes == 1 and length:
-                raise ValueError(
-                    f"a prefix of {length} vectors and {max_steps} steps are beyond the context of "
-                    f"{self.info.context}; shorten the condition or the steps"
-                )
-            return self.decoder.init_state(rows, max_steps, encoded)
+            return self.decoder.init_state(rows, max_steps, self.encoder(rows, cond))
 
     def run(
         self,

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from zoo.decoders.state import State
+from zoo.decoders.state import Block, State
 from zoo.decoders.transformer import Conditioning, Transformer
 
 
@@ -27,19 +27,66 @@ class PrefixConditioning(Conditioning):
     lengths: Int[Tensor, "R"] | None = None
 
 
+class PrefixState(State):
+    """A state with memory that begins with a prefix; its `length` counts what came behind.
+
+    Args:
+        whole: Its memory, in which the prefix is committed.
+        lengths: Of the prefix, in each row.
+    """
+
+    def __init__(self, whole: State, lengths: Int[Tensor, "R"]):
+        self._whole, self._lengths = whole, lengths
+
+    @property
+    def length(self) -> Int[Tensor, "R"]:
+        return self._whole.length - self._lengths
+
+    @property
+    def rows(self) -> int:
+        return self._whole.rows
+
+    @property
+    def capacity(self) -> int:
+        return self._whole.capacity
+
+    @property
+    def condition(self) -> dict[str, list[Tensor]]:
+        return self._whole.condition
+
+    def check(self, rows: int, slots: int) -> None:
+        self._whole.check(rows, slots)
+
+    def commit(self, index: Int[Tensor, "R K"] | None, n: Int[Tensor, "R"] | int) -> None:
+        self._whole.commit(index, n)
+
+    def open(self, slots: int, block_mask: Bool[Tensor, "#R N N"] | None, causal: bool) -> Block:
+        return self._whole.open(slots, block_mask, causal)
+
+    def fork(self) -> PrefixState:
+        return PrefixState(self._whole.fork(), self._lengths)
+
+    def select(self, rows: Int[Tensor, "S"]) -> PrefixState:
+        return PrefixState(self._whole.select(rows), self._lengths[rows])
+
+    def reorder(self, rows: Int[Tensor, "R"]) -> None:
+        self._whole.reorder(rows)
+        self._lengths = self._lengths[rows]
+
+
 class PrefixTransformer(Transformer):
     """A transformer whose state may begin with a prefix.
 
-    Where the state has memory, the prefix is run once and committed: `state.length` counts it, and so do positions of
-    one axis. Without memory it is run with every block, gradients included, and positions count from behind it. A model
-    of several axes has its prefix at the origin.
+    The prefix ends where tokens begin: at the positions before 0, or, for positions of several axes, at the origin.
+    Only rotary positions of one axis give it an order; for others, something must have read it before. With memory it
+    is run once; without, with every block, gradients included.
     """
 
     def init_state(self, rows: int, slots: int, cond: Conditioning | None = None) -> State:
         """As `Transformer.init_state`; room for the prefix is added to the slots.
 
         Raises:
-            ValueError: A prefix of another shape, or for learned positions of one axis, in which it has no place.
+            ValueError: A prefix of another shape.
         """
         if not isinstance(cond, PrefixConditioning) or cond.prefix is None:
             return super().init_state(rows, slots, cond)
@@ -48,11 +95,10 @@ class PrefixTransformer(Transformer):
         if not slots:
             state.condition |= {"prefix": [prefix], "prefix_lengths": [lengths]}
             return state
-        there = torch.arange(prefix.shape[1], device=prefix.device) < lengths[:, None]
         with torch.no_grad():
-            super().forward(prefix, self._places(prefix), state, self._within(there))
+            super().forward(prefix, self._places(prefix, lengths), state, self._within(prefix, lengths))
         state.commit(None, lengths)
-        return state
+        return PrefixState(state, lengths)
 
     def forward(
         self,
@@ -75,38 +121,37 @@ class PrefixTransformer(Transformer):
             raise ValueError("without memory, a pass behind a prefix can't go on from inside the loops; run it whole")
         (prefix,), (lengths,) = state.condition["prefix"], state.condition["prefix_lengths"]
         first, slots = prefix.shape[1], x.shape[1]
-        there = torch.arange(first, device=x.device) < lengths[:, None]
-        if self.config.axes == 1:
-            positions = positions + lengths[:, None]
         block = x.new_ones(1, slots, slots, dtype=torch.bool)
         block = block_mask if block_mask is not None else block.tril() if self.config.causal else block
-        front = pad(self._within(there), (0, slots))
-        behind = torch.cat((there[:, None].expand(-1, slots, -1), block.expand(len(x), -1, -1)), 2)
-        both = torch.cat((self._places(prefix), positions), 1)
-        mask = torch.cat((front, behind), 1)
+        there = _there(prefix, lengths)[:, None].expand(-1, slots, -1)
+        behind = torch.cat((there, block.expand(len(x), -1, -1)), 2)
+        mask = torch.cat((pad(self._within(prefix, lengths), (0, slots)), behind), 1)
+        both = torch.cat((self._places(prefix, lengths), positions), 1)
         hidden, left = super().forward(torch.cat((prefix, x), 1), both, state, mask, depths, exits)
         return hidden[:, first:], [each[:, first:] for each in left]
 
     def _prefix(self, rows: int, cond: PrefixConditioning) -> tuple[Float[Tensor, "R M D"], Int[Tensor, "R"]]:
-        prefix, config = cond.prefix, self.config
-        if self.rope is None and config.axes == 1:
-            raise ValueError("a prefix needs rotary positions; learned ones belong to tokens")
-        if prefix.ndim != 3 or prefix.shape[0] != rows or prefix.shape[2] != config.width:
-            raise ValueError(f"the prefix is {list(prefix.shape)}; this state takes [{rows}, length, {config.width}]")
-        lengths = cond.lengths
+        prefix, lengths = cond.prefix, cond.lengths
+        if prefix.ndim != 3 or len(prefix) != rows or prefix.shape[2] != self.config.width:
+            wanted = f"[{rows}, length, {self.config.width}]"
+            raise ValueError(f"the prefix is {list(prefix.shape)}; this state takes {wanted}")
         if lengths is None:
             lengths = torch.full((rows,), prefix.shape[1], device=prefix.device)
         if tuple(lengths.shape) != (rows,) or not 0 <= lengths.min() <= lengths.max() <= prefix.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} of a prefix {list(prefix.shape)}; expected one a row")
         return prefix, lengths
 
-    def _within(self, there: Bool[Tensor, "R M"]) -> Bool[Tensor, "R M M"]:
+    def _within(self, prefix: Float[Tensor, "R M D"], lengths: Int[Tensor, "R"]) -> Bool[Tensor, "R M M"]:
         """What vectors of the prefix see."""
-        seen = there[:, None].expand(-1, there.shape[1], -1)
+        seen = _there(prefix, lengths)[:, None].expand(-1, prefix.shape[1], -1)
         return seen.tril() if self.config.causal else seen
 
-    def _places(self, prefix: Float[Tensor, "R M D"]) -> Int[Tensor, "R M *axes"]:
-        rows, length, _ = prefix.shape
-        if self.config.axes > 1:
-            return torch.zeros(rows, length, self.config.axes, dtype=torch.int64, device=prefix.device)
-        return torch.arange(length, device=prefix.device).expand(rows, -1)
+    def _places(self, prefix: Float[Tensor, "R M D"], lengths: Int[Tensor, "R"]) -> Int[Tensor, "R M *axes"]:
+        places = torch.arange(prefix.shape[1], device=prefix.device) - lengths[:, None]
+        if self.config.axes == 1:
+            return places
+        return torch.zeros_like(places)[..., None].expand(-1, -1, self.config.axes)
+
+
+def _there(prefix: Float[Tensor, "R M D"], lengths: Int[Tensor, "R"]) -> Bool[Tensor, "R M"]:
+    return torch.arange(prefix.shape[1], device=prefix.device) < lengths[:, None]
