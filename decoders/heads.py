@@ -1,0 +1,117 @@
+"""Heads that look several steps ahead, on the hidden states of any decoder that already exists.
+
+Cai et al., "Medusa" (arXiv 2401.10774): each head is a residual block and a matrix, and reads the hidden state alone.
+Ankner et al., "Hydra" (arXiv 2402.05109): it reads the steps between, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, silu
+
+from zoo.decoders.autoregressive import AutoregressiveDecoder
+from zoo.decoders.base import DecoderInfo
+from zoo.decoders.embedding import CodeEmbedding, CodeHeads
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Shape of heads.
+
+    Attributes:
+        heads: How many steps they look ahead, beyond the one that the decoder itself gives.
+        blocks: Residual blocks of each.
+        sequential: A head reads the steps between the hidden state's and its own (Hydra).
+    """
+
+    heads: int = 4
+    blocks: int = 1
+    sequential: bool = False
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.blocks < 1:
+            raise ValueError(f"{self.heads} heads of {self.blocks} blocks; give at least one of each")
+
+
+class MultiTokenHeads(nn.Module):
+    """Head i of a slot gives the law of the step i + 2 behind it, as the decoder itself gives that of the next one.
+
+    Only the heads are trained: give them hidden states that were computed without gradients.
+
+    Args:
+        info: Of the decoder whose hidden states they read.
+    """
+
+    def __init__(self, config: HeadsConfig, info: DecoderInfo):
+        super().__init__()
+        self.config, width = config, info.width
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(nn.Linear(width, width) for _ in range(config.blocks)) for _ in range(config.heads)
+        )
+        for linear in (block for head in self.blocks for block in head):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        self.products = nn.ModuleList(CodeHeads(info.cards, width) for _ in range(config.heads))
+        self.embedding = CodeEmbedding(info.cards, info.specials, width) if config.sequential else None
+        self.between = nn.ModuleList(
+            nn.Linear((head + 1) * width, width, bias=False) for head in range(config.heads if config.sequential else 0)
+        )
+
+    @torch.no_grad()
+    def start_from(self, decoder: AutoregressiveDecoder) -> None:
+        """Give each head the decoder's own matrix, and the decoder's vectors to the steps between."""
+        for product in self.products:
+            for card, ours, theirs in zip(
+                product.cards,
+                product.product.weight.split(product.sizes),
+                decoder.heads.product.weight.split(decoder.heads.sizes),
+                strict=True,
+            ):
+                ours[:card] = theirs[:card]
+        if self.embedding is not None:
+            self.embedding.table.weight.copy_(decoder.embedding.table.weight)
+
+    def forward(
+        self, hidden: Float[Tensor, "R N D"], head: int, between: Int[Tensor, "R N K Q"] | None = None
+    ) -> Float[Tensor, "R N Q V"]:
+        """Logits of one head, float32.
+
+        Args:
+            between: The `head` + 1 steps behind each slot, for heads that read them.
+
+        Raises:
+            ValueError: Steps between that this head doesn't read, or not as many as it reads.
+        """
+        wanted = head + 1 if self.config.sequential else None
+        if (None if between is None else between.shape[2]) != wanted:
+            raise ValueError(f"head {head} reads {wanted or 'no'} steps between; give it these")
+        x = hidden
+        if between is not None:
+            vectors = self.embedding.table(between + self.embedding.first).sum(3)
+            x = x + self.between[head](vectors.flatten(2))
+        for block in self.blocks[head]:
+            x = x + silu(block(x))
+        return self.products[head](x)
+
+    def losses(self, hidden: Float[Tensor, "R N D"], tokens: Int[Tensor, "R N Q"]) -> Float[Tensor, "heads"]:
+        """Cross-entropy of each head over all slots that have a target, nats a code; NaN for heads beyond the end.
+
+        Args:
+            tokens: The steps of the slots themselves. Input-only ids are read and not asked for.
+        """
+        cards = torch.tensor(self.products[0].cards, device=tokens.device)
+        found = []
+        for head in range(self.config.heads):
+            slots = max(tokens.shape[1] - head - 2, 0)
+            between = None
+            if self.config.sequential:
+                between = torch.stack([tokens[:, step : step + slots] for step in range(1, head + 2)], 2)
+            targets = tokens[:, head + 2 :]
+            targets = targets.where(targets < cards, -1)
+            logits = self(hidden[:, :slots], head, between)
+            found.append(cross_entropy(logits.permute(0, 3, 1, 2), targets, ignore_index=-1))
+        return torch.stack(found)
