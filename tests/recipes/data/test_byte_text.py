@@ -58,6 +58,13 @@ def test_a_round_of_windows_covers_every_token(folder):
         assert sorted(seen) == sorted(TRAIN)
 
 
+def test_windows_begin_elsewhere_in_each_round(folder):
+    data = ByteText(str(folder), length=6, batch_size=3)
+    data.setup("fit")
+    rounds = [{tuple(row.tolist()) for row in data.train_stream(0, 1).batch(k)["codes"][:, 0]} for k in range(4)]
+    assert len({frozenset(windows) for windows in rounds}) > 1
+
+
 def test_batches_are_a_function_of_seed_and_number(folder):
     def batches(seed, workers=0, consumed=0):
         data = ByteText(str(folder), length=4, batch_size=2, seed=seed, epoch_batches=6, workers=workers)
