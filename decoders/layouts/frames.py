@@ -146,12 +146,12 @@ class FrameDepth(Delay):
 class StackDelay(Layout):
     """Codebooks come one step after another, as in `Delay`, through frames in an interleaved order: T + K - 1 steps.
 
-    Le Lan et al., "Stack-and-Delay: a new codebook pattern for music generation" (arXiv 2309.08804): streams in
-    parallel, one for each codebook, each a step behind the one before; frames are decoded in a permuted order, so that
-    no code is decoded while a neighbour of its frame is half done; the count of steps is that of the delay layout, a
-    K-th of the flat one's. The order here is the plainest that does so: the frames are cut into K parts of (nearly) the
-    same length, and their first frames come first, then their second ones, and so on. From 3K frames on, neighbours
-    are at least K steps apart. The order depends on T, so it must be known in advance: there is no end token.
+    After Le Lan et al., "Stack-and-Delay: a new codebook pattern for music generation" (arXiv 2309.08804), of which we
+    know what the abstract says: one stream for each codebook, frames in a permuted order, about as fast as the delay
+    layout. The order here and its count of steps are ours, the plainest that keep a code from being decoded while a
+    neighbour of its frame is half done: the frames are cut into K parts of (nearly) the same length, and their first
+    frames come first, then their second ones, and so on. From 3K frames on, neighbours are at least K steps apart. The
+    order depends on T, so it must be known in advance: there is no end token.
 
     Positions are the frame that the step begins, and steps go on counting behind the last.
     """
