@@ -5,7 +5,6 @@ What audio and image codecs share; `AudioRecipe` and `ImageRecipe` add their dis
 
 from __future__ import annotations
 
-import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -28,8 +27,9 @@ from zoo.recipes.balancer import AdaptiveAdversary, Balancer
 from zoo.recipes.ema import WeightAverage
 from zoo.recipes.losses.adversarial import LeCam, feature_matching, hinge_discriminator, hinge_generator
 from zoo.recipes.metrics import Score
+from zoo.recipes.optimization import Optimization, adamw
+from zoo.recipes.start import start
 from zoo.recipes.validation import CodeHistogram, Validated
-from zoo.registry import load
 
 
 @dataclass(frozen=True)
@@ -62,29 +62,14 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Optimization:
-    """How both networks' weights move.
+class CodecOptimization(Optimization):
+    """How both networks' weights move; `rate` is the codec's.
 
     Attributes:
-        rate: Highest learning rate of the codec; `discriminator_rate` that of the discriminators.
-        betas, weight_decay: Of AdamW.
-        warmup: Steps of linear rise at the start.
-        cooldown: Steps at the end over which a cosine falls to `floor` times the highest rate; None: all behind the
-            warm-up. With a number, the steps before do not depend on the length of the run, which can then be
-            prolonged or cut short by a resume with other `steps`.
-        clip: Largest gradient norm, of each network.
-        average: Decay of the running mean of weights that is validated and shipped.
+        discriminator_rate: Highest learning rate of the discriminators.
     """
 
-    rate: float = 1e-3
     discriminator_rate: float = 3e-4
-    betas: tuple[float, float] = (0.8, 0.99)
-    weight_decay: float = 1e-2
-    warmup: int = 200
-    cooldown: int | None = None
-    floor: float = 0.01
-    clip: float = 3.0
-    average: float = 0.998
 
 
 class CodecRecipe(LightningModule, ABC):
@@ -125,7 +110,7 @@ class CodecRecipe(LightningModule, ABC):
         judges: nn.Module | None,
         steps: int,
         seed: int = 0,
-        optimization: Optimization = Optimization(),
+        optimization: CodecOptimization = CodecOptimization(),
         discriminator_start: int = 0,
         quantize_after: int = 0,
         full_share: float = 0.4,
@@ -155,6 +140,11 @@ class CodecRecipe(LightningModule, ABC):
         self.lecam = LeCam() if losses.lecam else None
         self.histogram = CodeHistogram(codec.info.codebook_sizes)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def network(self) -> Codec:
+        """What is trained for its own sake, as against the discriminators."""
+        return self.codec
 
     @abstractmethod
     def distances(self, real: Tensor, fake: Float[Tensor, "batch channel *space"]) -> dict[str, Tensor]:
@@ -220,7 +210,7 @@ class CodecRecipe(LightningModule, ABC):
         pairs = zip(_listed(raw), (self.optimization.rate, self.optimization.discriminator_rate), strict=False)
         for optimizer, rate in pairs:
             for group in optimizer.param_groups:
-                group["lr"] = rate * self.rate_factor(step)
+                group["lr"] = rate * self.optimization.factor(step, self.steps)
         return _listed(wrapped)[0], (_listed(raw) + [None])[1]
 
     def draw_codebooks(self, step: int, real: Float[Tensor, "batch channel *space"]) -> Int[Tensor, "batch"] | Spread:
@@ -279,25 +269,10 @@ class CodecRecipe(LightningModule, ABC):
             total = total + (output.media * gradient).sum()
         self.manual_backward(total)
 
-    def rate_factor(self, step: int) -> float:
-        """Learning rate of a step relative to the highest: linear warm-up, and a cosine down at the end."""
-        settings = self.optimization
-        if step < settings.warmup:
-            return (step + 1) / settings.warmup
-        cooldown = self.steps - settings.warmup if settings.cooldown is None else settings.cooldown
-        progress = min(1.0, max(0, step - (self.steps - cooldown)) / max(1, cooldown))
-        return settings.floor + (1 - settings.floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         settings = self.optimization
         networks = [(self.codec, settings.rate), (self.discriminators, settings.discriminator_rate)]
-        choices = {"betas": settings.betas, "weight_decay": settings.weight_decay}
-        # `fused` makes an update of 11 M weights four times as fast on a CPU: an eighth of a training step.
-        return [
-            torch.optim.AdamW(network.parameters(), lr=rate, fused=True, **choices)
-            for network, rate in networks
-            if network is not None
-        ]
+        return [adamw(network, rate, settings) for network, rate in networks if network is not None]
 
     def validation_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
         """Reconstructions and scores of the averaged weights, in float32 as they are shipped."""
@@ -337,18 +312,6 @@ def start_codebooks(codec: Codec, media: Iterator[Tensor]) -> None:
             codec.quantizer(codec.latents(batch))
             if waiting.fitted:
                 break
-
-
-def start(codec: Codec, checkpoint: str) -> None:
-    """Copy the weights of a checkpoint into a codec of the same kind and shape.
-
-    Raises:
-        UserError: The checkpoint's codec is another kind or has another shape.
-    """
-    trained = load(checkpoint)
-    if type(trained) is not type(codec) or trained.config != codec.config:
-        raise UserError(f"can't start from {checkpoint}: it is {trained.config}, this recipe trains {codec.config}")
-    codec.load_state_dict(trained.state_dict())
 
 
 def _listed(optimizers: Any) -> list[Any]:

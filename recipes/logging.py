@@ -22,25 +22,30 @@ from zoo.recipes.metrics import Score, mean_score
 
 
 class RunLog(Callback):
-    """Writes what `CodecRecipe` reports.
+    """Writes what `CodecRecipe` and `DecoderRecipe` report.
+
+    A training step gives `scalars`, whose means are written as losses, and may give `means`, written under their own
+    names, `counts`, whose sums are written as rates per second, and the `usage` of a quantizer. A validation step may
+    give `scores`, `items`, how many were seen, and `media` to show.
 
     Args:
         folder: The run's folder; files in it are appended to.
         every: Steps between two lines; losses are means over them.
-        clips: How many validation clips are given as sound and picture.
+        clips: How many validation batches are given to TensorBoard to hear, see or read.
     """
 
     def __init__(self, folder: str | Path, every: int = 50, clips: int = 3):
         self.folder, self.every, self.clips = Path(folder), every, clips
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.sums: dict[str, Tensor | float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
+        self.batches = self.step = self.items = 0
         self.scores: dict[str, list[Score]] = defaultdict(list)
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        size = sum(parameter.numel() for parameter in module.codec.parameters()) / 1e6
-        step, name = int(module.step), type(module.codec).__name__
+        size = sum(parameter.numel() for parameter in module.network.parameters()) / 1e6
+        step, name = int(module.step), type(module.network).__name__
         self._say(
             f"{'resume at' if step else 'start at'} step {step} of {module.steps}: {name} of {size:.2f} M parameters"
         )
@@ -48,25 +53,31 @@ class RunLog(Callback):
         self._say(f"seed {module.seed}, {machine}, precision {trainer.precision_plugin.precision}")
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.since = time.perf_counter()
+        self.since, self.step = time.perf_counter(), int(module.step)
 
     @rank_zero_only
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
     ) -> None:
-        for name, value in outputs["scalars"].items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
-        self.count += 1
+        means = {f"loss/{name}": value for name, value in outputs["scalars"].items()} | outputs.get("means", {})
+        for name, value in means.items():
+            self.sums[name] = self.sums[name] + torch.as_tensor(value).detach().float()
+        self.counts.update(outputs.get("counts", {}))
+        self.batches += 1
         step = int(module.step)
-        if step % self.every:
+        if step % self.every or step == self.step:  # batches whose gradients are gathered are not steps yet
             return
-        values = {f"loss/{name}": float(total) / self.count for name, total in self.sums.items()}
-        values["steps_per_second"] = self.count / (time.perf_counter() - self.since)
+        seconds = time.perf_counter() - self.since
+        values = {name: float(total) / self.batches for name, total in self.sums.items()}
+        values["steps_per_second"] = (step - self.step) / seconds
+        values |= {f"{name}_per_second": count / seconds for name, count in self.counts.items()}
         values["rate"] = trainer.optimizers[0].param_groups[0]["lr"]
-        values |= codebook_health(outputs["usage"])
+        values |= codebook_health(outputs.get("usage"))
         self._write(trainer, step, values)
         self._say(f"step {step}  " + "  ".join(_brief(values)))
-        self.sums, self.count, self.since = {}, 0, time.perf_counter()
+        self.sums.clear()
+        self.counts.clear()
+        self.batches, self.step, self.since = 0, step, time.perf_counter()
 
     @rank_zero_only
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -77,17 +88,18 @@ class RunLog(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        for label, scores in outputs["scores"].items():
+        self.items += outputs.get("items", 0)
+        for label, scores in outputs.get("scores", {}).items():
             for metric, values in scores.items():
                 self.scores[f"{metric}/{label}"] += values
-        if batch_idx < self.clips and isinstance(trainer.logger, TensorBoardLogger):
+        if batch_idx < self.clips and outputs.get("media") and isinstance(trainer.logger, TensorBoardLogger):
             first = int(module.step) <= trainer.val_check_batch
             module.show(trainer.logger.experiment, f"clip {batch_idx}", outputs["media"], first)
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         step, values, missing = int(module.step), {}, Counter()
-        clips = max((len(scores) for scores in self.scores.values()), default=0)
+        items = max((self.items, *(len(scores) for scores in self.scores.values())))
         for name, score in module.summary().items():
             self.scores[name].append(score)
         for name, scores in self.scores.items():
@@ -102,10 +114,11 @@ class RunLog(Callback):
                 if f"{metric}/{label}" in self.scores
             )
             self._say(f"valid {step}  {label:13s} {figures}")
-        self._say(f"valid {step}  {clips} clips in {seconds:.0f} s")
+        self._say(f"valid {step}  {items} items in {seconds:.0f} s")
         for why, count in missing.items():
             self._say(f"valid {step}  left out {count} x {why}")
         self.scores.clear()
+        self.items = 0
         self.since = getattr(self, "since", 0.0) + seconds
 
     def _say(self, line: str) -> None:

@@ -18,7 +18,7 @@ from zoo.codecs.image.io import to_pixels
 from zoo.codecs.image.variable import VariableCodec, VariableConfig
 from zoo.codecs.quantizers import residual_vq
 from zoo.recipes.cli import find_class, recipe_of, train
-from zoo.recipes.codec import Optimization
+from zoo.recipes.codec import CodecOptimization
 from zoo.recipes.data.picture_generated import GeneratedPictures, Scenes
 from zoo.recipes.export import export
 from zoo.recipes.image import ImageLosses, ImageRecipe
@@ -130,7 +130,7 @@ def test_the_export_holds_the_averaged_weights_and_codes_pictures(run):
 def test_training_lowers_the_losses(tmp_path, precision, balance):
     torch.manual_seed(0)
     losses = ImageLosses(squared=1.0, perceptual=0.2, balance=balance)
-    recipe = ImageRecipe(PatchCodec(), losses, steps=60, optimization=Optimization(rate=2e-2, warmup=5))
+    recipe = ImageRecipe(PatchCodec(), losses, steps=60, optimization=CodecOptimization(rate=2e-2, warmup=5))
     trainer(tmp_path, 60, precision=precision).fit(recipe, GeneratedPictures(size=32, epoch_batches=60))
     trained = lines(tmp_path)
     # Fine stripes, which a matrix of rank 16 can't follow, are most of the perceptual distance.
