@@ -98,7 +98,7 @@ class ByteCorpus:
         return int(self._ends[-1])
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of text."""
         return len(self) - len(self.names)
 

@@ -30,7 +30,7 @@ def test_documents_come_back_as_they_were(folder):
     corpus = ByteCorpus(folder, "train")
     assert corpus.names == ["a.txt", "c.txt", "d.txt"]
     assert [corpus.document(k) for k in range(3)] == [data for split, _, data in DOCUMENTS if split == "train"]
-    assert (corpus.bytes, len(corpus)) == (len(TRAIN) - 3, len(TRAIN))
+    assert (corpus.size, len(corpus)) == (len(TRAIN) - 3, len(TRAIN))
 
 
 @pytest.mark.parametrize("start", range(len(TRAIN)))
