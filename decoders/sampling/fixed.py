@@ -50,6 +50,8 @@ def log_probs(
     if forced is not None:
         fixed = forced[row, slot_of(verified)] >= 0
         last, laws = last.masked_fill(fixed, 0), _certain(laws, fixed)
+    if not judged.slots:
+        return ctx.law.log_prob(laws, last)[:, None]
     nodes = ctx.law.log_prob(seen.logp[row[:, None], judged.before()], judged.tokens)
     return in_line(verified, nodes, ctx.law.log_prob(laws, last))
 
@@ -57,6 +59,8 @@ def log_probs(
 def counted(ctx: Context, outcome: Outcome) -> tuple[Int[Tensor, "R"], Int[Tensor, "R"], Int[Tensor, "R"]]:
     """Drafted, accepted and emitted; steps that the layout fixes altogether were not bet on."""
     draft, verified = outcome.draft, outcome.verified
+    if not draft.slots:
+        return draft.count, draft.count, outcome.count
     free = draft.present()
     forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
     if forced is not None:

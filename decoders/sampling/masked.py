@@ -72,13 +72,15 @@ def decode_masked(
     masked = torch.tensor(info.cards, device=codes.device)
     known = codes >= 0
     filled, logp = torch.zeros_like(known), torch.zeros(codes.shape, device=codes.device)
+    first = torch.zeros(rows, dtype=torch.int64, device=codes.device)  # open before the first step of a level
     recorder = Recorder(rows)
     recorder.prefill_seconds = recorder.lap()
     for number, (books, step, count) in enumerate(_plan(steps, info.codebooks)):
         level = torch.tensor(books, device=codes.device)
         is_open = inside[..., None] & ~known & ~filled & level
         now = is_open.flatten(1).sum(1)
-        first = now if step == 0 else first
+        if step == 0:
+            first = now
         if not now.any():
             continue
         tokens = codes.where((known | filled), masked).where(inside[..., None], 0)

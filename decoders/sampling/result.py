@@ -102,6 +102,13 @@ class Recorder:
     def trace(self) -> Trace:
         none = torch.zeros(3, 0, self.rows, dtype=torch.int64)
         counts = torch.stack([torch.stack(parts) for parts in self._rows], 1).cpu() if self._rows else none
-        target, draft, seconds = zip(*self._calls, strict=True) if self._calls else ((), (), ())
-        calls = (torch.tensor(calls, dtype=torch.int64) for calls in (target, draft))
-        return Trace(*counts, *calls, torch.tensor(seconds, dtype=torch.float64), self.prefill_seconds)
+        drafted, accepted, emitted = counts
+        return Trace(
+            drafted,
+            accepted,
+            emitted,
+            target_forwards=torch.tensor([target for target, _, _ in self._calls], dtype=torch.int64),
+            draft_forwards=torch.tensor([draft for _, draft, _ in self._calls], dtype=torch.int64),
+            seconds=torch.tensor([seconds for _, _, seconds in self._calls], dtype=torch.float64),
+            prefill_seconds=self.prefill_seconds,
+        )

@@ -11,6 +11,7 @@ from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.noise import Quiet
 from zoo.decoders.sampling.proposers import Context, DraftModel, Proposer
 from zoo.decoders.sampling.rules import Rejection, Scores, Streams, Verified, leading
+from zoo.decoders.sampling.rules.rejection import residual
 
 ROWS, STEPS = 40_000, 4
 PROMPT = torch.tensor([[1]])
@@ -178,6 +179,15 @@ def test_laws_at_the_edge_give_possible_tokens(rule, p, q):
     assert ((found.n == 0) | (found.n == 1)).all()
     if p == q:
         assert found.n.all()
+
+
+def test_something_is_left_of_a_law_even_if_a_rejection_was_rounding():
+    logp, token = torch.tensor([[0.2, 0.8], [0.0, 1.0]]).log(), torch.tensor([1, 1])
+    for logq in (logp, None):
+        left = residual(logp, token, logq)
+        assert torch.equal(left[1], logp[1]) and not left.isnan().any() and torch.isfinite(left.amax(-1)).all()
+    assert torch.equal(residual(logp, token, logp), logp)
+    assert residual(logp, token, None)[0].isneginf().tolist() == [False, True]
 
 
 def test_one_token_alone_is_drawn_without_doubt():
