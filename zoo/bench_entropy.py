@@ -61,7 +61,12 @@ def bench_entropy(
     """
     codec = model if isinstance(model, Codec) else registry.load(model, device)
     media, rule = media_of(Path(data), codec.info.media, clips)
-    tokens = [encoded(codec, path) for path in media]
+    network = {"encode": Clock(), "decode": Clock()}
+    with network["encode"]:
+        tokens = [encoded(codec, path) for path in media]
+    with network["decode"]:
+        for some in tokens:
+            codec.decode(some)
     amount = sum(size_of(some, codec.info) for some in tokens)
     counts = codebook_counts(codec.info, codebooks)
     if any(some.codes.shape[1] < counts[-1] or some.depth is not None for some in tokens):
@@ -75,10 +80,12 @@ def bench_entropy(
         "what": "bits: of each code that there is, by codebook, and of the depth of a cell; order 0: counts of the"
         " codebook alone; order 1: with those of neighbours and of the coarser code; trained: from the model of codes"
         " that ships with the codec, with all counts. The state starts anew in each block, as in files. files: all of"
-        " them, headers included; CPU seconds of one thread",
+        " them, headers included; CPU seconds of one thread, which the codec itself takes besides (codec_seconds: with"
+        " all codebooks, and of reading the media)",
         "model": codec.name,
         "data": {"source": str(data), "rule": rule, "files": len(media)},
         "seconds_or_pixels": amount,
+        "codec_seconds": {task: clock.seconds for task, clock in network.items()},
         "code_model_bytes": 0 if codec.code_model is None else len(codec.code_model.pack()),
         "rates": [rate(codec, [first(some, count) for some in tokens], amount) for count in counts],
     }

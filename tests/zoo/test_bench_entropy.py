@@ -32,6 +32,7 @@ def test_it_says_what_codes_take_in_every_way(recordings, tmp_path) -> None:
     result = bench_entropy(codec, recordings, tmp_path / "out.json", codebooks=[1, every])
     assert json.loads((tmp_path / "out.json").read_text()) == result
     assert result["seconds_or_pixels"] == 1 and result["data"]["files"] == 2 and result["code_model_bytes"] == 0
+    assert min(result["codec_seconds"].values()) > 0
     assert [rate["codebooks"] for rate in result["rates"]] == [1, every]
     for rate in result["rates"]:
         count = rate["codebooks"]
