@@ -224,7 +224,7 @@ def tokenize_command(
             codebooks=codebooks, kbps=kbps, vary=vary, bpp=bpp, quality=quality, beam=beam, texts=texts,
             shard_files=shard or 512, workers=workers or 2, device=device,
         )  # fmt: skip
-        return tokenize_set(files[0], output, model or STARTER, options, as_json)
+        return tokenize_set(files[0], output, model or starter_for(files[0]), options, as_json)
     refuse("single files", texts=texts, shard=shard, workers=workers)
     check_entropy(entropy)
     load = cache(lambda name: zoo.load(name, device))
@@ -572,9 +572,15 @@ def progress_bar(label: str, quiet: bool) -> Iterator[Progress | None]:
 
 
 def starter_for(source: Path) -> str:
-    """The bundled model that codes what a media file holds."""
+    """The bundled model that codes what a media file holds, or most files of a folder."""
     from zoo.codecs.image.io import is_picture
+    from zoo.recipes.data.clips import AUDIO_SUFFIXES
+    from zoo.recipes.data.picture_store import PICTURE_SUFFIXES
 
+    if source.is_dir():
+        suffixes = [path.suffix.lower() for path in source.rglob("*")]
+        sounds, pictures = (sum(suffix in known for suffix in suffixes) for known in (AUDIO_SUFFIXES, PICTURE_SUFFIXES))
+        return PICTURE_STARTER if pictures > sounds else STARTER
     return PICTURE_STARTER if is_picture(source) else STARTER
 
 

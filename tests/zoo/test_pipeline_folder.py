@@ -447,3 +447,11 @@ def test_a_damaged_shard_is_one_clear_error(speech, tmp_path):
     (tmp_path / "set/manifest.json").unlink()
     with pytest.raises(UserError, match="is no token set"):
         TokenSet(tmp_path / "set")
+
+
+def test_a_folder_is_coded_by_the_starter_for_most_of_its_files(tmp_path):
+    for name in ("a/one.wav", "b/two.PNG", "b/three.jpg", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert cli.starter_for(tmp_path) == cli.PICTURE_STARTER
+    assert cli.starter_for(tmp_path / "a") == cli.STARTER
