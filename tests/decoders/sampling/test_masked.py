@@ -157,7 +157,22 @@ def test_confidence_keeps_the_candidates_that_the_model_is_surest_of(model):
         assert not (kept & ~view.open & ~view.filled).any()
 
 
-def test_noise_on_the_choice_fades_and_changes_the_order(model):
+def test_noise_on_the_choice_fades_to_nothing(model):
+    shares = []
+
+    class Spy(Confidence):
+        def score(self, view):
+            gumbel = view.noise.gumbel(view.places, 2, 1)[..., 0]
+            added = super().score(view) - Confidence().score(view)
+            assert torch.allclose(added, self.temperature * (1 - view.progress) * gumbel, atol=1e-4)
+            shares.append(view.progress)
+            return super().score(view)
+
+    decode_masked(model, (2, 9), 4, noise=NOISE, chooser=Spy(3.0))
+    assert shares == [0.25, 0.5, 0.75]
+
+
+def test_noise_on_the_choice_changes_the_order(model):
     calm, wild = (
         decode_masked(model, (2, 20), 6, Law(temperature=0), NOISE, chooser=Confidence(t)) for t in (0.0, 50.0)
     )
