@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -45,6 +46,8 @@ class AutoregressiveDecoder(TokenModel):
 
     Copet et al., "Simple and Controllable Music Generation" (arXiv 2306.05284); with one codebook, any language model.
     """
+
+    config_class: ClassVar[type[AutoregressiveConfig]] = AutoregressiveConfig
 
     def __init__(self, config: AutoregressiveConfig):
         super().__init__()

@@ -46,7 +46,8 @@ class WeightAverage(nn.Module):
     def _blend(self, module: nn.Module, decay: float) -> None:
         mean, live = self.module.state_dict(keep_vars=True), module.state_dict(keep_vars=True)
         alike = [name for name, value in live.items() if value.is_floating_point() and value.shape == mean[name].shape]
-        torch._foreach_lerp_([mean[name] for name in alike], [live[name] for name in alike], 1 - decay)
+        once = {id(mean[name]): name for name in alike}.values()  # tied weights have several names
+        torch._foreach_lerp_([mean[name] for name in once], [live[name] for name in once], 1 - decay)
         for name in live.keys() - set(alike):
             if live[name].shape == mean[name].shape:
                 mean[name].copy_(live[name])

@@ -37,8 +37,9 @@ class RunLog(Callback):
     def __init__(self, folder: str | Path, every: int = 50, clips: int = 3):
         self.folder, self.every, self.clips = Path(folder), every, clips
         self.sums: dict[str, Tensor | float] = defaultdict(float)
+        self.seen: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
-        self.batches = self.step = self.items = 0
+        self.step = self.items = 0
         self.scores: dict[str, list[Score]] = defaultdict(list)
 
     @rank_zero_only
@@ -63,12 +64,12 @@ class RunLog(Callback):
         for name, value in means.items():
             self.sums[name] = self.sums[name] + torch.as_tensor(value).detach().float()
         self.counts.update(outputs.get("counts", {}))
-        self.batches += 1
+        self.seen.update(means.keys())
         step = int(module.step)
         if step % self.every or step == self.step:  # batches whose gradients are gathered are not steps yet
             return
         seconds = time.perf_counter() - self.since
-        values = {name: float(total) / self.batches for name, total in self.sums.items()}
+        values = {name: float(total) / self.seen[name] for name, total in self.sums.items()}
         values["steps_per_second"] = (step - self.step) / seconds
         values |= {f"{name}_per_second": count / seconds for name, count in self.counts.items()}
         values["rate"] = trainer.optimizers[0].param_groups[0]["lr"]
@@ -76,8 +77,9 @@ class RunLog(Callback):
         self._write(trainer, step, values)
         self._say(f"step {step}  " + "  ".join(_brief(values)))
         self.sums.clear()
+        self.seen.clear()
         self.counts.clear()
-        self.batches, self.step, self.since = 0, step, time.perf_counter()
+        self.step, self.since = step, time.perf_counter()
 
     @rank_zero_only
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:

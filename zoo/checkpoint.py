@@ -1,4 +1,7 @@
-"""A codec in a directory: `config.json` says what it is, `model.safetensors` holds the weights; no pickle."""
+"""A codec or decoder in a directory: `config.json` says what it is, `model.safetensors` holds the weights; no pickle.
+
+Beside those of a decoder, `tokens.json` and `vocabulary.json` say what its tokens are (`zoo.token_facts`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.checkpoints.keymaps import KEYMAPS, KeyMap
 from zoo.codecs.base import Codec
@@ -21,7 +24,9 @@ from zoo.codecs.context import FILE as CODE_MODEL
 from zoo.codecs.context import ContextModel
 from zoo.codecs.errors import UserError
 from zoo.configs import from_json, read_json, to_json
+from zoo.decoders.base import TokenModel
 from zoo.registry import architecture_class, architecture_of
+from zoo.token_facts import TokenFacts, contents, read_facts
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -46,21 +51,27 @@ class Header:
     sha256: str = ""
 
 
-def save(codec: Codec, directory: str | Path, dtype: torch.dtype = torch.float32) -> str:
-    """Write the codec to `directory` (made if missing), fused where it can be, and return the weights' sha256.
+def save(codec: Codec | TokenModel, directory: str | Path, dtype: torch.dtype = torch.float32) -> str:
+    """Write a codec or decoder to `directory` (made if missing), fused if possible, and return the weights' sha256.
 
     Args:
         dtype: What floating-point tensors of two or more axes are stored in; float16 halves the file. Vectors
             (biases, counters) are small and keep their own type, and so do tensors beyond the range of `dtype`.
+
+    Raises:
+        ValueError: Nobody said what the tokens of a decoder are.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     fused = copy.deepcopy(codec).fuse() if hasattr(codec, "fuse") else codec
-    tensors = {name: _stored(tensor, dtype) for name, tensor in fused.state_dict().items()}
+    aliases = _aliases(fused)
+    tensors = {name: _stored(tensor, dtype) for name, tensor in fused.state_dict().items() if name not in aliases}
     content = safetensors.torch.save(tensors)
     sha256 = hashlib.sha256(content).hexdigest()
     header = {"format": FORMAT, "architecture": architecture_of(codec), "config": to_json(codec.config)}
     _replace(directory / WEIGHTS, content)
+    for name, text in _facts(codec).items() if isinstance(codec, TokenModel) else ():
+        _replace(directory / name, text.encode())
     _replace(directory / CONFIG, (json.dumps(header | {"sha256": sha256}, indent=2) + "\n").encode())
     return sha256
 
@@ -71,8 +82,8 @@ def load_directory(
     device: str | torch.device = "cpu",
     weights: Path | None = None,
     keymap: str = "",
-) -> Codec:
-    """The codec that lies in `directory`, in eval mode.
+) -> Codec | TokenModel:
+    """The codec or decoder that lies in `directory`, in eval mode.
 
     Args:
         sha256: Digest that the weights must have, besides the one in `config.json`; "" for any.
@@ -95,6 +106,8 @@ def load_directory(
     if keymap:
         tensors = translate(KEYMAPS[keymap], tensors, path)
     load_tensors(codec, tensors, path)
+    if isinstance(codec, TokenModel):
+        codec.tokens = read_facts(directory)
     if (directory / CODE_MODEL).exists():
         codec.code_model = ContextModel.read(directory / CODE_MODEL)
     codec.name = directory.resolve().name.encode("ascii", "backslashreplace").decode()
@@ -144,6 +157,7 @@ def load_tensors(codec: Codec, tensors: dict[str, Tensor], where: Path) -> None:
     """
     if hasattr(codec, "fuse") and codec.state_dict().keys() != tensors.keys():
         codec.fuse()  # what `save` writes is fused; foreign weights may not be
+    tensors = tensors | {name: tensors[first] for name, first in _aliases(codec).items() if first in tensors}
     try:
         codec.load_state_dict(tensors)
     except RuntimeError:
@@ -179,6 +193,19 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 def _accelerators() -> str:
     return ", 'cuda'" if torch.cuda.is_available() else ""
+
+
+def _facts(decoder: TokenModel) -> dict[str, str]:
+    if not isinstance(getattr(decoder, "tokens", None), TokenFacts):
+        raise ValueError("say first what the decoder's tokens are: decoder.tokens = TokenFacts(layout, ...)")
+    return contents(decoder.tokens)
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Other names of tied weights, and the name under which they are stored."""
+    first: dict[int, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: first[id(weight)] for name, weight in named if first.setdefault(id(weight), name) != name}
 
 
 def _mismatch(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:

@@ -30,6 +30,7 @@ ARCHITECTURES = {
     "rqvae": "zoo.codecs.image.rqvae:RQVAE",
     "var-vqvae": "zoo.codecs.image.multi_scale:MultiScaleVQVAE",
     "variable": "zoo.codecs.image.variable:VariableCodec",
+    "autoregressive": "zoo.decoders.autoregressive:AutoregressiveDecoder",
 }
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import AtomicFile, printable
 from zoo.recipes.data.stream import BatchStream, ResumableDataModule
+from zoo.vocabulary import Vocabulary
 
 END = 256  # the token behind each document
 CARD = 257
@@ -162,6 +163,7 @@ class ByteText(ResumableDataModule):
         self.folder, self.length, self.batch_size = folder, length, batch_size
         self.valid_windows, self.seed = valid_windows, seed
         self.codebook_sizes = (CARD,)
+        self.vocabulary = Vocabulary()
         self._train: Windows | None = None
         self._valid: Windows | None = None
 

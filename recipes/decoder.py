@@ -1,0 +1,325 @@
+"""How a token decoder learns what comes next, over any layout of any codes; a step is one update of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.utils import clip_grad_norm_
+
+from zoo.codecs.errors import UserError
+from zoo.decoders.base import TokenModel
+from zoo.decoders.conditioning import Conditions, text_ids
+from zoo.decoders.layouts import Layout
+from zoo.decoders.sampling import Noise
+from zoo.recipes.ema import WeightAverage
+from zoo.recipes.metrics import Score
+from zoo.recipes.optimization import Optimization, adamw
+from zoo.recipes.preview import Preview, show_sample
+from zoo.recipes.sharding import shard
+from zoo.recipes.start import start
+from zoo.token_facts import TokenFacts, positions_of
+
+IGNORED = -100  # a target that is none
+LOG2 = 0.6931471805599453
+OPTIMIZATION = Optimization(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
+PREVIEW = Preview()
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Learning from the law of a larger decoder of the same tokens (Hinton et al., arXiv 1503.02531).
+
+    Attributes:
+        teacher: A model as `zoo.load` takes it, or the `last.ckpt` of a training run.
+        temperature: Of both laws.
+        weight: Of the divergence from the teacher's law; the cross-entropy of the data has the rest, 1 - weight.
+    """
+
+    teacher: str
+    temperature: float = 1.0
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1 or not self.temperature > 0:
+            raise UserError(
+                f"distillation needs a weight in 0 .. 1 and a temperature above 0, got {self.weight}, "
+                f"{self.temperature}"
+            )
+
+
+class DecoderRecipe(LightningModule):
+    """Trains any causal decoder to predict the next step of its layout.
+
+    Batches hold `codes`, int64 `[batch, codebook, *grid]`, and `lengths`, how many cells of each are there; for
+    conditioned decoders also `label`, int64 `[batch]`, and `text`, bytes `[batch, byte]` or strings. All that is random
+    in a step is drawn from (seed, number of the batch), so a resumed run equals an uninterrupted one. Precision,
+    gradient accumulation and strategies are the trainer's options; where it accumulates, give epochs of a multiple of
+    as many batches.
+
+    Args:
+        decoder: What to train.
+        layout: How codes become its steps.
+        steps: Length of the run in updates: `trainer.max_steps`, and the end of the learning-rate schedule.
+        seed: Of dropout, of the conditions left out and of samples.
+        optimization: Learning rates and the like; only matrices decay.
+        condition_dropout: Share of rows trained without their conditions, for guidance.
+        distillation: Learn from a teacher, too.
+        preview: What validation shows in TensorBoard; None: nothing.
+        start_from: Checkpoint whose weights to begin with instead of random ones, as `zoo.load` takes it.
+
+    Raises:
+        UserError: The layout's tokens are not the decoder's, or it is not causal.
+    """
+
+    def __init__(
+        self,
+        decoder: TokenModel,
+        layout: Layout,
+        steps: int,
+        seed: int = 0,
+        optimization: Optimization = OPTIMIZATION,
+        condition_dropout: float = 0.1,
+        distillation: Distillation | None = None,
+        preview: Preview | None = PREVIEW,
+        start_from: str | None = None,
+    ):
+        super().__init__()
+        if decoder.info.cards != layout.cards:
+            raise UserError(
+                f"the layout's steps have slots of {layout.cards} tokens, the decoder's codebooks are of "
+                f"{decoder.info.cards}; make them the same"
+            )
+        if not decoder.info.causal:
+            raise UserError("this recipe predicts the next step and needs a causal decoder")
+        self.steps, self.seed, self.optimization = steps, seed, optimization
+        self.condition_dropout, self.distillation, self.preview = condition_dropout, distillation, preview
+        if start_from is not None:
+            start(decoder, start_from)
+        self.decoder, self.layout = decoder, layout
+        self.average = WeightAverage(decoder, optimization.average)
+        self.facts = TokenFacts(layout)
+        self.teacher: list[TokenModel] = []  # in a list: not a part of this module, nor of its checkpoints
+        self.tally = Tally(layout)
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self._report: dict[str, Tensor] = {}
+
+    @property
+    def network(self) -> TokenModel:
+        """What is trained."""
+        return self.decoder
+
+    def setup(self, stage: str) -> None:
+        """Learn what the tokens are from the data module, and fetch the teacher.
+
+        Raises:
+            UserError: Codes of other codebooks than the layout's, or a teacher of other tokens.
+        """
+        data = self.trainer.datamodule
+        sizes = tuple(getattr(data, "codebook_sizes", self.layout.sizes))
+        if sizes != self.layout.sizes:
+            raise UserError(f"the data has codebooks of {sizes} codes, the layout of {self.layout.sizes}")
+        given = {name: getattr(data, name, None) for name in ("vocabulary", "codec", "weights", "labels")}
+        self.facts = TokenFacts(self.layout, **{name: value for name, value in given.items() if value})
+        if self.distillation is not None and not self.teacher:
+            self.teacher.append(find_teacher(self.distillation.teacher, self.facts))
+
+    def configure_model(self) -> None:
+        """Part the weights among the devices, if the strategy is a mesh of devices (`ModelParallelStrategy`)."""
+        if self.device_mesh is not None:
+            for decoder in (self.decoder, self.average.module):
+                shard(decoder, self.device_mesh["data_parallel"])
+
+    def on_fit_start(self) -> None:
+        for teacher in self.teacher:
+            teacher.to(self.device)
+
+    def training_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
+        number = int(self.batches) * self.trainer.world_size + self.global_rank
+        torch.manual_seed(self.seed * 1_000_003 + number)
+        conditions = self.conditions(batch)
+        if conditions is not None:
+            conditions = conditions.dropped(self.condition_dropout, Noise(self.seed).derive(number))
+        tokens = self.pack(batch)
+        logits, targets = self.predict(self.decoder, tokens, batch, conditions)
+
+        with torch.autocast(self.device.type, enabled=False):
+            self._report = {"cross_entropy": cross_entropy(logits.flatten(0, 2), targets.flatten())}
+            loss = self._report["cross_entropy"]
+            for teacher in self.teacher:
+                with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+                    law, _ = self.predict(teacher, tokens, batch, conditions)
+                self._report["distillation"] = divergence(logits, law, targets, self.distillation.temperature)
+                weight = self.distillation.weight
+                loss = (1 - weight) * loss + weight * self._report["distillation"]
+
+        self.batches += 1
+        counts = {"tokens": int((targets != IGNORED).sum()) * self.trainer.world_size}
+        return {"loss": loss, "scalars": self._report, "means": {"padding": padding(batch)}, "counts": counts}
+
+    def pack(self, batch: Mapping[str, Any]) -> Int[Tensor, "R N S"]:
+        """The steps of a batch."""
+        codes, lengths = batch["codes"], batch["lengths"]
+        return self.layout.pack(codes, lengths if lengths.ndim == 1 else None)
+
+    def predict(
+        self, decoder: TokenModel, tokens: Int[Tensor, "R N S"], batch: Mapping[str, Any], cond: Conditions | None
+    ) -> tuple[Float[Tensor, "R M S V"], Int[Tensor, "R M S"]]:
+        """Logits of each step but the first, and what came: tokens that can come out, `IGNORED` for all others."""
+        state = None if cond is None else decoder.init_state(len(tokens), 0, cond)
+        before, after = tokens[:, :-1], tokens[:, 1:]
+        positions = positions_of(self.layout, decoder.info, tuple(batch["codes"].shape[2:]))
+        if positions is not None:
+            positions = positions[:, :-1].to(tokens.device)
+            positions = positions.expand(len(tokens), *positions.shape[1:])
+        logits, hidden = decoder(before, positions, state)
+        if decoder.info.depth:
+            logits = decoder.depth(hidden, after)
+        cards = torch.tensor(self.layout.cards, device=tokens.device)
+        return logits, after.where(after < cards, IGNORED)
+
+    def conditions(self, batch: Mapping[str, Any]) -> Conditions | None:
+        """Conditions of a batch, of the kinds that the decoder takes; None if it takes none."""
+        kinds = self.decoder.info.conditioning
+        if not kinds:
+            return None
+        text = batch.get("text")
+        if isinstance(text, list | tuple):
+            text = text_ids(text).to(self.device)
+        given = {"labels": batch.get("label"), "text": text, "reference": batch.get("reference")}
+        return Conditions(**{kind: given[kind] for kind in kinds})
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return adamw(self.decoder, self.optimization.rate, self.optimization, matrices_only=True)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """One step: the learning rate of its number, the update, and the mean of weights."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.optimization.rate * self.optimization.factor(int(self.step), self.steps)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.step += 1
+        self.average.update(self.decoder)
+
+    def configure_gradient_clipping(self, optimizer: Any, *trainers_own: Any, **also_its_own: Any) -> None:
+        """By the norm over all weights, as `optimization` says."""
+        norm = clip_grad_norm_(self.decoder.parameters(), self.optimization.clip)
+        self._report["gradient"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    def validation_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """Cross-entropy, and samples of the first batches, of the averaged weights, in float32 as they are shipped."""
+        with torch.autocast(self.device.type, enabled=False):
+            decoder, conditions = self.average.module, self.conditions(batch)
+            logits, targets = self.predict(decoder, self.pack(batch), batch, conditions)
+            self.tally.add(logits, targets, self.facts.vocabulary.sizes if self.facts.vocabulary else None)
+            media = {}
+            if self.preview is not None and index < self.preview.batches:
+                first = None if conditions is None else Conditions(**{k: v[:1] for k, v in conditions.given.items()})
+                media = self.preview.sample(decoder, self.layout, batch, first, Noise(self.seed))
+        return {"items": len(targets), "media": media}
+
+    def on_validation_epoch_end(self) -> None:
+        """Sum over all processes."""
+        if self.trainer.world_size > 1:
+            self.tally.sums = self.all_gather(self.tally.sums.to(self.device)).sum(0).cpu()
+
+    def summary(self) -> dict[str, Score]:
+        """See `Tally.take`."""
+        return self.tally.take()
+
+    def show(self, board: Any, name: str, media: Mapping[str, Any], first: bool) -> None:
+        """Give a sample to TensorBoard; `first`: at the first validation of a run, with what it continues."""
+        show_sample(board, name, media, self.facts, self.preview, int(self.step), first)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the weights belong to, so that `export` needs nothing but the file."""
+        kind = type(self.decoder)
+        checkpoint["decoder"] = {
+            "class_path": f"{kind.__module__}.{kind.__qualname__}",
+            "config": asdict(self.decoder.config),
+            "seed": self.seed,
+            "tokens": self.facts.to_json(),
+        }
+
+
+class Tally:
+    """Nats, targets and bytes of a validation, for each slot of a layout's steps."""
+
+    def __init__(self, layout: Layout):
+        self.slots = len(layout.slots)
+        self.sums = torch.zeros(3, self.slots, dtype=torch.float64)
+
+    @torch.no_grad()
+    def add(
+        self, logits: Float[Tensor, "R M S V"], targets: Int[Tensor, "R M S"], sizes: Int[Tensor, "V"] | None = None
+    ) -> None:
+        """Count a batch; `sizes`: bytes of each token, for text."""
+        nats = cross_entropy(logits.permute(0, 3, 1, 2), targets, reduction="none").double()
+        known = targets != IGNORED
+        amount = torch.zeros_like(targets) if sizes is None else sizes.to(targets.device)[targets.clamp(min=0)] * known
+        self.sums += torch.stack([part.sum((0, 1)).double() for part in (nats, known, amount)]).cpu()
+
+    def take(self) -> dict[str, Score]:
+        """Nats of each codebook, bits of a code, and of text bits of a byte, by `metric/label`; then begin anew."""
+        nats, count, amount = self.sums
+        scores = {f"cross_entropy/codebook {q}": Score(float(nats[q] / count[q])) for q in range(self.slots)}
+        scores["bits/code"] = Score(float(nats.sum() / count.sum() / LOG2))
+        if amount.sum():
+            scores["bits/byte"] = Score(float(nats.sum() / amount.sum() / LOG2))
+        self.sums = torch.zeros_like(self.sums)
+        return scores
+
+
+def divergence(
+    logits: Float[Tensor, "R M S V"],
+    teacher: Float[Tensor, "R M S V"],
+    targets: Int[Tensor, "R M S"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Mean Kullback-Leibler divergence of the teacher's law to the student's, over all targets, in nats.
+
+    Times the squared temperature, so that gradients keep their size at any.
+    """
+    known = targets != IGNORED
+    student, law = (log_softmax(each[known] / temperature, -1) for each in (logits, teacher))
+    possible = law > -torch.inf  # tokens behind a smaller codebook's card have probability 0 in both
+    student, law = student.where(possible, 0), law.where(possible, 0)
+    each = (kl_div(student, law, reduction="none", log_target=True) * possible).sum(-1)
+    return each.mean() * temperature**2
+
+
+def padding(batch: Mapping[str, Any]) -> float:
+    """Share of a batch's cells that hold nothing."""
+    codes, lengths = batch["codes"], batch["lengths"]
+    cells = lengths.view(len(codes), -1).prod(1).sum()
+    return 1 - int(cells) / codes[:, 0].numel()
+
+
+def find_teacher(name: str, facts: TokenFacts) -> TokenModel:
+    """The decoder to learn from, in eval mode.
+
+    Raises:
+        UserError: There is none, or it is of other tokens.
+    """
+    from zoo.recipes.export import export
+    from zoo.registry import load
+
+    teacher: Any = export(name)[0] if Path(name).suffix == ".ckpt" else load(name)
+    if not isinstance(teacher, TokenModel):
+        raise UserError(f"{name} is no decoder; a teacher predicts tokens")
+    known: TokenFacts = teacher.tokens
+    for what in ("layout", "vocabulary", "codec", "weights"):
+        if getattr(known, what) != getattr(facts, what):
+            raise UserError(f"the teacher {name} is of another {what}; distillation needs the same tokens")
+    teacher.checked = False
+    return teacher.requires_grad_(False)

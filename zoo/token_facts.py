@@ -1,0 +1,118 @@
+"""What the tokens of a decoder are: how codes are laid out, and what they are codes of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from zoo.codecs.errors import UserError
+from zoo.configs import from_json, read_json, suggestion, to_json
+from zoo.decoders import layouts
+from zoo.decoders.base import DecoderInfo
+from zoo.decoders.layouts import Layout
+from zoo.vocabulary import Vocabulary
+
+TOKENS = "tokens.json"
+VOCABULARY = "vocabulary.json"
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What belongs to a trained decoder besides its weights.
+
+    Attributes:
+        layout: How codes become its steps.
+        vocabulary: Of text; None for codes of a codec.
+        codec: Name of the codec that made the codes; "" for text.
+        weights: Hex digest of that codec's weights.
+        labels: Names of the classes that it is conditioned on.
+    """
+
+    layout: Layout
+    vocabulary: Vocabulary | None = None
+    codec: str = ""
+    weights: str = ""
+    labels: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For `facts_from_json`; plain values."""
+        return {
+            "layout": {"kind": type(self.layout).__name__} | to_json(self.layout),
+            "vocabulary": self.vocabulary.content if self.vocabulary else None,
+            "codec": self.codec,
+            "weights": self.weights,
+            "labels": list(self.labels),
+        }
+
+
+@dataclass(frozen=True)
+class _Fields:
+    layout: dict[str, Any]
+    vocabulary: str | None
+    codec: str
+    weights: str
+    labels: tuple[str, ...]
+
+
+def facts_from_json(values: Any, where: str) -> TokenFacts:
+    """
+    Raises:
+        UserError: They are not what `TokenFacts.to_json` gives.
+    """
+    fields = from_json(_Fields, values, where, complete=True)
+    kind = fields.layout.get("kind")
+    known = {name: getattr(layouts, name) for name in layouts.__all__}
+    known = {name: found for name, found in known.items() if issubclass(found, Layout) and found is not Layout}
+    if kind not in known:
+        raise UserError(f"{where}: unknown layout {kind!r}{suggestion(str(kind), known)}")
+    sizes = {name: value for name, value in fields.layout.items() if name != "kind"}
+    layout = from_json(known[kind], sizes, f"{where}: layout")
+    vocabulary = None if fields.vocabulary is None else Vocabulary(fields.vocabulary)
+    return TokenFacts(layout, vocabulary, fields.codec, fields.weights, fields.labels)
+
+
+def contents(facts: TokenFacts) -> dict[str, str]:
+    """Texts of the files that hold the facts, by name; a vocabulary has a file of its own, as `tokenizers` reads it."""
+    values, files = facts.to_json(), {}
+    if facts.vocabulary is not None:
+        files[VOCABULARY], values["vocabulary"] = facts.vocabulary.content, VOCABULARY
+    return files | {TOKENS: json.dumps(values, indent=2) + "\n"}
+
+
+def read_facts(directory: Path) -> TokenFacts:
+    """Of a directory that holds a decoder.
+
+    Raises:
+        UserError: A file is missing or damaged.
+    """
+    path = directory / TOKENS
+    values = read_json(path)
+    if isinstance(values, dict) and values.get("vocabulary") is not None:
+        try:
+            values["vocabulary"] = (directory / VOCABULARY).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{directory / VOCABULARY}: {error}; a decoder of text needs this file") from None
+    return facts_from_json(values, str(path))
+
+
+def positions_of(layout: Layout, info: DecoderInfo, shape: tuple[int, ...]) -> Int[Tensor, "1 N *axes"] | None:
+    """Positions of the steps of a grid, as a decoder that goes step by step takes them; None: their order.
+
+    Raises:
+        ValueError: Positions of other axes than the decoder's; or a layout that decodes several steps at once.
+    """
+    blocks = layout.block_ids(shape)
+    if not torch.equal(blocks, torch.arange(len(blocks))):
+        raise ValueError(f"{type(layout).__name__} decodes steps together; this needs one that goes step by step")
+    positions = layout.positions(shape)
+    if info.axes == 1:
+        return positions[None, :, 0] if positions.shape[1] == 1 else None
+    if positions.shape[1] != info.axes:
+        raise ValueError(f"the decoder's positions have {info.axes} axes, the layout's {positions.shape[1]}")
+    return positions[None]
