@@ -31,6 +31,7 @@ ARCHITECTURES = {
     "var-vqvae": "zoo.codecs.image.multi_scale:MultiScaleVQVAE",
     "variable": "zoo.codecs.image.variable:VariableCodec",
     "autoregressive": "zoo.decoders.autoregressive:AutoregressiveDecoder",
+    "conditioned": "zoo.decoders.conditioned:ConditionedAutoregressive",
 }
 
 
