@@ -19,6 +19,11 @@ class ContrastDistance(nn.Module):
     the neighbourhood, plus `floor`. So a lost texture counts as much in faint as in strong places, and an error hides
     where there is much going on already: what eyes do, and what squared differences don't.
 
+    Its effect is small and costs nothing (`contrast.json`): 400 more steps of the decoder of `variable.photos` with 20
+    times this beside 100 times the squared error, against 400 without it, at .25 bits per pixel: the distance falls
+    from .0784 to .0777, PSNR rises from 28.32 to 28.35 dB, MS-SSIM stays (.9363, .9364). It brings no texture back that
+    the codes don't hold; that takes adversaries.
+
     Args:
         levels: Bands at most; small pictures have fewer.
         floor: Amplitude under which contrast counts little; pixels are in [0, 1].
