@@ -50,11 +50,8 @@ class MultiTokenHeads(nn.Module):
         super().__init__()
         self.config, width = config, info.width
         self.blocks = nn.ModuleList(
-            nn.ModuleList(nn.Linear(width, width) for _ in range(config.blocks)) for _ in range(config.heads)
+            nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks))) for _ in range(config.heads)
         )
-        for linear in (block for head in self.blocks for block in head):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
         self.products = nn.ModuleList(CodeHeads(info.cards, width) for _ in range(config.heads))
         self.embedding = CodeEmbedding(info.cards, info.specials, width) if config.sequential else None
         self.between = nn.ModuleList(
@@ -93,9 +90,7 @@ class MultiTokenHeads(nn.Module):
         if between is not None:
             vectors = self.embedding.table(between + self.embedding.first).sum(3)
             x = x + self.between[head](vectors.flatten(2))
-        for block in self.blocks[head]:
-            x = x + silu(block(x))
-        return self.products[head](x)
+        return self.products[head](self.blocks[head](x))
 
     def losses(self, hidden: Float[Tensor, "R N D"], tokens: Int[Tensor, "R N Q"]) -> Float[Tensor, "heads"]:
         """Cross-entropy of each head over all slots that have a target, nats a code; NaN for heads beyond the end.
@@ -115,3 +110,16 @@ class MultiTokenHeads(nn.Module):
             logits = self(hidden[:, :slots], head, between)
             found.append(cross_entropy(logits.permute(0, 3, 1, 2), targets, ignore_index=-1))
         return torch.stack(found)
+
+
+class ResidualBlock(nn.Module):
+    """One product beside the identity, which it is at first."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.product = nn.Linear(width, width)
+        nn.init.zeros_(self.product.weight)
+        nn.init.zeros_(self.product.bias)
+
+    def forward(self, x: Float[Tensor, "R N D"]) -> Float[Tensor, "R N D"]:
+        return x + silu(self.product(x))

@@ -90,7 +90,7 @@ class PrefixTransformer(Transformer):
         """
         if not isinstance(cond, PrefixConditioning) or cond.prefix is None:
             return super().init_state(rows, slots, cond)
-        prefix, lengths = self._prefix(rows, cond)
+        prefix, lengths = cond.prefix, self._lengths(rows, cond.prefix, cond.lengths)
         state = super().init_state(rows, slots + prefix.shape[1] if slots else 0, cond)
         if not slots:
             state.condition |= {"prefix": [prefix], "prefix_lengths": [lengths]}
@@ -130,8 +130,7 @@ class PrefixTransformer(Transformer):
         hidden, left = super().forward(torch.cat((prefix, x), 1), both, state, mask, depths, exits)
         return hidden[:, first:], [each[:, first:] for each in left]
 
-    def _prefix(self, rows: int, cond: PrefixConditioning) -> tuple[Float[Tensor, "R M D"], Int[Tensor, "R"]]:
-        prefix, lengths = cond.prefix, cond.lengths
+    def _lengths(self, rows: int, prefix: Float[Tensor, "R M D"], lengths: Int[Tensor, "R"] | None) -> Int[Tensor, "R"]:
         if prefix.ndim != 3 or len(prefix) != rows or prefix.shape[2] != self.config.width:
             wanted = f"[{rows}, length, {self.config.width}]"
             raise ValueError(f"the prefix is {list(prefix.shape)}; this state takes {wanted}")
@@ -139,7 +138,7 @@ class PrefixTransformer(Transformer):
             lengths = torch.full((rows,), prefix.shape[1], device=prefix.device)
         if tuple(lengths.shape) != (rows,) or not 0 <= lengths.min() <= lengths.max() <= prefix.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} of a prefix {list(prefix.shape)}; expected one a row")
-        return prefix, lengths
+        return lengths
 
     def _within(self, prefix: Float[Tensor, "R M D"], lengths: Int[Tensor, "R"]) -> Bool[Tensor, "R M M"]:
         """What vectors of the prefix see."""

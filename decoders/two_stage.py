@@ -137,8 +137,15 @@ class TwoStageDecoder(nn.Module):
             raise ValueError(f"{total} frames, prompt included, for a model of {config.context}; ask for fewer")
         begin = self.layout.pack(prompt[:, :1])[:, : 1 + known // config.group]  # without the end
         streams = begin.repeat(len(law.streams), 1, 1)
-        options = {"cond": _of_streams(cond, law), "stop": self.layout.end_id}
-        added = decode(self.coarse, streams, steps, law, noise.derive(0), **options).codes
+        added = decode(
+            self.coarse,
+            streams,
+            steps,
+            law,
+            noise.derive(0),
+            cond=_of_streams(cond, law),
+            stop=self.layout.end_id,
+        ).codes
         tokens = torch.cat((begin, added), 1)
         lengths = self.layout.lengths(tokens, (total,))
         codes = torch.full((rows, total, len(config.sizes)), -1, device=begin.device)
@@ -149,10 +156,15 @@ class TwoStageDecoder(nn.Module):
             # A row that ended at once has one frame for the second stage to run on; it is taken away behind it.
             blank = (lengths == 0)[:, None] & (torch.arange(codes.shape[1], device=codes.device) == 0)
             codes[..., 0] = codes[..., 0].where(~blank, 0)
-            options = {"lengths": lengths.clamp(min=1), "cond": _of_streams(cond, fine_law)}
-            steps_of = [1] * len(config.sizes)
-            codes = decode_masked(self.fine, codes, steps_of, fine_law, noise.derive(1), **options).codes
-            codes = codes.masked_fill(blank[..., None], -1)
+            codes = decode_masked(
+                self.fine,
+                codes,
+                [1] * len(config.sizes),
+                fine_law,
+                noise.derive(1),
+                lengths=lengths.clamp(min=1),
+                cond=_of_streams(cond, fine_law),
+            ).codes.masked_fill(blank[..., None], -1)
         return codes.mT, lengths
 
     @property

@@ -8,6 +8,7 @@ from small_decoders import CARDS, random_tokens, small_decoder
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from zoo.decoders.conditioning import BYTES, ConditionConfig, ConditionedDecoder, Conditions, text_ids
+from zoo.decoders.prefix import PrefixConditioning
 from zoo.decoders.sampling import Law, Noise, decode, proposers
 from zoo.decoders.transformer import TransformerConfig
 
@@ -135,6 +136,15 @@ def test_a_prefix_is_seen_by_a_bidirectional_decoder_that_it_does_not_see():
     mask[:, :, 3] = False
     hidden_last = model(tokens, None, model.init_state(3, 0, COND), mask).logits
     close(hidden_last[:, :3], logits_of(model, tokens[:, :3], COND))
+
+
+def test_a_prefix_of_a_causal_decoder_is_as_causal_as_its_tokens():
+    core = small_decoder().transformer
+    prefix, x = torch.randn(2, 3, 16).double(), torch.randn(2, 4, 16).double()
+    places = torch.arange(7).expand(2, -1)
+    plain, _ = core(torch.cat((prefix, x), 1), places)
+    behind, _ = core(x, places[:, :4], core.init_state(2, 0, PrefixConditioning(prefix=prefix)))
+    torch.testing.assert_close(behind, plain[:, 3:], rtol=1e-5, atol=1e-5)  # angles are float32
 
 
 def test_a_prefix_stands_at_the_origin_of_a_grid():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_decoders import random_tokens
 
-from zoo.decoders.conditioning import ConditionConfig, ConditionedDecoder, Conditions
+from zoo.decoders.conditioning import BYTES, ConditionConfig, ConditionedDecoder, Conditions, text_ids
 from zoo.decoders.layouts import NextScale
 from zoo.decoders.next_scale import NextScaleConfig, NextScaleDecoder, decode_scales
 from zoo.decoders.sampling import Law, Noise, guidance
@@ -22,12 +22,17 @@ def next_scale(cards=CARDS, scales=SCALES, core=CORE, **options) -> ConditionedD
     return ConditionedDecoder(ConditionConfig(16, classes=3, pooled=("labels",)), decoder)
 
 
-@pytest.fixture
-def model():
-    model = next_scale()
+def with_large_weights(model):
+    """In which a wrong mask shows."""
+    torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return model.double().eval()
+
+
+@pytest.fixture
+def model():
+    return with_large_weights(next_scale())
 
 
 COND = Conditions(torch.tensor([2, 0]))
@@ -66,6 +71,20 @@ def test_scale_by_scale_with_memory_gives_what_one_pass_gives(model):
         canvas = core.canvas.paint(canvas, codes, scale)
     torch.testing.assert_close(torch.cat(parts, 1), whole)
     torch.testing.assert_close(logits_of(model, tokens[:, :3]), whole[:, :3])
+
+
+def test_a_text_in_front_is_the_same_in_one_pass_and_step_by_step():
+    core = TransformerConfig(16, 2, heads=2, causal=False, rope=False)
+    reader = TransformerConfig(16, 1, heads=2, causal=False)
+    config = ConditionConfig(16, text=BYTES, way="prefix", encoder=reader)
+    decoder = NextScaleDecoder(NextScaleConfig(CARDS, SCALES, core, channels=8))
+    model = with_large_weights(ConditionedDecoder(config, decoder))
+    cond = Conditions(text=text_ids(["ab", ""]))
+    found = decode_scales(model, 2, Law(temperature=0), cond=cond).codes
+    logits = logits_of(model, found, cond)
+    assert torch.equal(logits.argmax(-1), found)
+    torch.testing.assert_close(logits[1], model(found).logits[1])
+    assert (logits[0] - model(found).logits[0]).nan_to_num().abs().amax((1, 2)).min() > 1e-4
 
 
 def test_rows_without_class_are_rows_without_condition(model):
