@@ -200,7 +200,7 @@ def test_entropy_coding_is_measured_in_one_json_document(run, model, speech, tmp
     code, out, _ = run("bench", "entropy", model, speech, "--json", "-o", tmp_path / "bench.json")
     assert code == 0
     assert json.loads(out) == json.loads((tmp_path / "bench.json").read_text())
-    assert json.loads(out)["media"] == 1
+    assert json.loads(out)["data"]["files"] == 1
 
 
 def test_version_is_the_packages(run):
