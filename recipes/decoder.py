@@ -63,7 +63,8 @@ class DecoderRecipe(LightningModule):
     conditioned decoders also `label`, int64 `[batch]`, and `text`, bytes `[batch, byte]` or strings. All that is random
     in a step is drawn from (seed, number of the batch), so a resumed run equals an uninterrupted one. Precision,
     gradient accumulation and strategies are the trainer's options; where it accumulates, give epochs of a multiple of
-    as many batches.
+    as many batches. For fully sharded weights: `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
+    --trainer.strategy.save_distributed_checkpoint=false`.
 
     Args:
         decoder: What to train.
@@ -105,6 +106,7 @@ class DecoderRecipe(LightningModule):
         if start_from is not None:
             start(decoder, start_from)
         self.decoder, self.layout = decoder, layout
+        self.class_path = f"{type(decoder).__module__}.{type(decoder).__qualname__}"  # sharding makes it another class
         self.average = WeightAverage(decoder, optimization.average)
         self.facts = TokenFacts(layout)
         self.teacher: list[TokenModel] = []  # in a list: not a part of this module, nor of its checkpoints
@@ -243,9 +245,8 @@ class DecoderRecipe(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights belong to, so that `export` needs nothing but the file."""
-        kind = type(self.decoder)
         checkpoint["decoder"] = {
-            "class_path": f"{kind.__module__}.{kind.__qualname__}",
+            "class_path": self.class_path,
             "config": asdict(self.decoder.config),
             "seed": self.seed,
             "tokens": self.facts.to_json(),

@@ -6,14 +6,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from zoo.decoders.base import TokenModel
-from zoo.decoders.transformer import Layer
 
 
 def shard(decoder: TokenModel, mesh: DeviceMesh) -> None:
-    """Part all weights among the devices of a mesh, in place; each layer gathers its own when it runs."""
-    for module in decoder.modules():
-        if isinstance(module, Layer):
-            fully_shard(module, mesh=mesh)
+    """Part weights, gradients and what optimizers remember among the devices of a mesh, in place.
+
+    The weights are gathered whole when the decoder runs: not layer by layer, as `init_state` needs those of all layers.
+    """
     fully_shard(decoder, mesh=mesh)
-    for method in ("init_state", "depth"):  # they use weights, too
+    for method in ("init_state", "depth"):  # they use weights as `forward` does
         register_fsdp_forward_method(decoder, method)

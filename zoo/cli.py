@@ -652,9 +652,15 @@ def model_facts(name: str) -> dict[str, Any]:
     """What the model's manifest and the loaded model itself say."""
     from dataclasses import asdict
 
-    codec: Codec = zoo.load(name)
+    from zoo.decoders.base import TokenModel
+
+    codec: Codec | TokenModel = zoo.load(name)
     facts = asdict(zoo.info(name)) if name in zoo.list_models() else {"name": codec.name}
     info = codec.info
+    if isinstance(codec, TokenModel):
+        tokens = codec.tokens.to_json()
+        text = None if tokens.pop("vocabulary") is None else f"{codec.tokens.vocabulary.card} tokens"
+        return facts | info.asdict() | tokens | {"text": text, "sha256": codec.weights}
     name, rate = ("bpp", info.bpp) if info.media == "image" else ("kbps", info.kbps)
     rates = {n: round(rate(n), 3) for n in range(1, info.codebooks + 1)}
     return facts | info.asdict() | {"sha256": codec.weights, f"{name}_by_codebooks": rates}

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_decoder_recipe import QUICK, SIZES, Repeats, conditioned, decoder, fit
 
 import zoo
+from zoo.cli import main
 from zoo.codecs.errors import UserError
 from zoo.convert import convert
 from zoo.decoders.layouts import Delay, Parallel
@@ -93,6 +94,13 @@ def test_a_run_becomes_a_model_with_its_tokens(run, model):
     stored = safetensors.torch.load_file(model / "model.safetensors")
     assert "heads.product.weight" not in stored  # tied: once is enough
     assert zoo.create("autoregressive", cards=[5], transformer={"width": 8, "layers": 1, "heads": 1}).info.cards == (5,)
+
+
+def test_zoo_info_says_what_a_decoder_is(model, capsys):
+    assert main(["info", str(model), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["layout"]["kind"] == "Parallel" and facts["text"] == "257 tokens" and facts["context"] == 128
+    assert main(["info", str(model)]) == 0
 
 
 def test_a_model_directory_with_a_damaged_part_is_refused_by_name(model, tmp_path):

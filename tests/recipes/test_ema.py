@@ -47,3 +47,14 @@ def test_a_restart_equals_the_model():
     average.restart(model)
     assert torch.equal(average.module.weight, model.weight)
     assert int(average.updates) == 0
+
+
+def test_weights_that_have_two_names_move_once():
+    model = nn.ModuleList([nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)])
+    model[1].weight = model[0].weight
+    nn.init.zeros_(model[0].weight)
+    average = WeightAverage(model, decay=0.5)
+    nn.init.ones_(model[0].weight)
+    average.update(model)
+    assert average.module[0].weight is average.module[1].weight
+    assert average.module[0].weight.item() == pytest.approx(0.9)  # 1/10 of the old
