@@ -32,7 +32,9 @@ def find_files(folder: Path, suffixes: Collection[str], kind: str) -> list[Path]
         raise UserError(f"{folder}: no such folder of {kind} files; give an existing one")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not found:
-        raise UserError(f"{folder}: is a folder that holds no {kind} file ({', '.join(sorted(suffixes))}); give a folder that does")
+        raise UserError(
+            f"{folder}: is a folder that holds no {kind} file ({', '.join(sorted(suffixes))}); give a folder that does"
+        )
     return found
 
 
