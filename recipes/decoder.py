@@ -126,7 +126,7 @@ class DecoderRecipe(LightningModule):
         Raises:
             UserError: Codes of other codebooks than the layout's, or a teacher of other tokens.
         """
-        data = self.trainer.datamodule
+        data = getattr(self.trainer, "datamodule", None)
         sizes = tuple(getattr(data, "codebook_sizes", self.layout.sizes))
         if sizes != self.layout.sizes:
             raise UserError(f"the data has codebooks of {sizes} codes, the layout of {self.layout.sizes}")

@@ -17,7 +17,7 @@ from zoo.decoders.base import TokenModel
 from zoo.decoders.layouts import Layout
 from zoo.decoders.sampling import Law, Noise, decode
 from zoo.recipes.logging import show_clip, show_pictures
-from zoo.registry import load
+from zoo.registry import load_codec
 from zoo.token_facts import TokenFacts, positions_of
 from zoo.vocabulary import Vocabulary
 
@@ -105,4 +105,4 @@ def show_media(board: Any, name: str, codes: Tensor, codec: Codec, step: int) ->
 
 @lru_cache(maxsize=1)
 def _codec(name: str) -> Codec:
-    return load(name)
+    return load_codec(name)

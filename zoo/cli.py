@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import zoo
+from zoo import registry
 from zoo.codecs.errors import UserError
 
 if TYPE_CHECKING:
@@ -227,7 +228,7 @@ def tokenize_command(
         return tokenize_set(files[0], output, model or starter_for(files[0]), options, as_json)
     refuse("single files", texts=texts, shard=shard, workers=workers)
     check_entropy(entropy)
-    load = cache(lambda name: zoo.load(name, device))
+    load = cache(lambda name: registry.load_codec(name, device))
     if model is not None:
         load(model)  # what is wrong with it is said once, not for each file
 
@@ -286,7 +287,7 @@ def reconstruct_command(
             print(f"{files[0]}, row {row} -> {output}: {summary(facts)}")
         return 0
     refuse("token files and media", row=row)
-    load = cache(lambda name: zoo.load(name, device))
+    load = cache(lambda name: registry.load_codec(name, device))
 
     def run(source: Path, target: Path, progress: Progress | None) -> dict[str, Any]:
         codec = load(model or model_of(source))
@@ -374,7 +375,7 @@ def evaluate_command(
     from zoo.report import check_plot, draw, terminal_table, write_card
 
     check_entropy(entropy)
-    codec: Any = zoo.load(model, device)
+    codec: Any = registry.load_codec(model, device)
     for path in (output, card):
         if path is not None:
             AtomicFile(path).discard()  # a place that cannot be written is refused before the work

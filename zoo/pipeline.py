@@ -154,7 +154,7 @@ def coding(codec: Codec, entropy: Entropy | None) -> dict[str, str]:
 
 def codec_of(model: str | Codec, device: str) -> Codec:
     """The codec itself, loaded if `model` is a name."""
-    return model if isinstance(model, Codec) else registry.load(model, device=device)
+    return model if isinstance(model, Codec) else registry.load_codec(model, device)
 
 
 def check_media(source: str | Path, codec: Codec) -> None:

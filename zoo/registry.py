@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from zoo.codecs.base import Codec
+    from zoo.decoders.base import TokenModel
 
 HUB = "hf-hub:"
 ARCHITECTURES = {
@@ -100,8 +101,8 @@ def info(name: str) -> Manifest:
     return read_manifest(checkpoints.folder(name))
 
 
-def create(architecture: str, **config: Any) -> Codec:
-    """A codec with random weights; `config` changes fields of the architecture's default configuration.
+def create(architecture: str, **config: Any) -> Codec | TokenModel:
+    """A codec or decoder with random weights; `config` changes fields of the architecture's default configuration.
 
     Raises:
         UserError: Unknown architecture or field, or a value that does not fit.
@@ -110,8 +111,8 @@ def create(architecture: str, **config: Any) -> Codec:
     return kind(from_json(kind.config_class, config, architecture))
 
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
-    """The codec of that name with its trained weights, in eval mode.
+def load(name: str | Path, device: str | torch.device = "cpu") -> Codec | TokenModel:
+    """The codec or decoder of that name with its trained weights, in eval mode.
 
     Args:
         name: A bundled name (these come first), a directory that holds `config.json` and `model.safetensors`, or
@@ -144,22 +145,36 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Codec:
     raise UserError(f"no model {text!r}: neither bundled nor a directory nor {HUB}user/repo@revision{hint}")
 
 
+def load_codec(name: str | Path, device: str | torch.device = "cpu") -> Codec:
+    """As `load`, of models that turn media into tokens.
+
+    Raises:
+        UserError: Also, the model is a decoder.
+    """
+    from zoo.codecs.base import Codec
+
+    model = load(name, device)
+    if not isinstance(model, Codec):
+        raise UserError(f"{name} is a decoder, which continues tokens; give a codec, which makes them of media")
+    return model
+
+
 def read_manifest(directory: Path) -> Manifest:
     """The manifest in a checkpoint's directory."""
     path = directory / "manifest.json"
     return from_json(Manifest, read_json(path), str(path))
 
 
-def architecture_class(architecture: str, where: str = "zoo") -> type[Codec]:
-    """The codec class of that name; its module is imported only now."""
+def architecture_class(architecture: str, where: str = "zoo") -> type[Codec] | type[TokenModel]:
+    """The class of that name; its module is imported only now."""
     if architecture not in ARCHITECTURES:
         raise UserError(f"{where}: unknown architecture {architecture!r}{suggestion(architecture, ARCHITECTURES)}")
     module, _, kind = ARCHITECTURES[architecture].partition(":")
     return getattr(import_module(module), kind)
 
 
-def architecture_of(codec: Codec) -> str:
-    """Name under which the codec's class is registered."""
+def architecture_of(codec: Codec | TokenModel) -> str:
+    """Name under which the class of a codec or decoder is registered."""
     path = f"{type(codec).__module__}:{type(codec).__qualname__}"
     for name, registered in ARCHITECTURES.items():
         if registered == path:
@@ -167,7 +182,7 @@ def architecture_of(codec: Codec) -> str:
     raise UserError(f"{path} is not registered; add it to zoo.registry.ARCHITECTURES")
 
 
-def _load_bundled(manifest: Manifest, device: str | torch.device) -> Codec:
+def _load_bundled(manifest: Manifest, device: str | torch.device) -> Codec | TokenModel:
     from zoo.checkpoint import WEIGHTS, load_directory
 
     folder, weights = checkpoints.folder(manifest.name), None

@@ -103,6 +103,14 @@ def test_zoo_info_says_what_a_decoder_is(model, capsys):
     assert main(["info", str(model)]) == 0
 
 
+def test_a_decoder_is_no_codec(model, tmp_path, capsys):
+    (tmp_path / "a.wav").write_bytes(b"")
+    assert main(["tokenize", str(tmp_path / "a.wav"), "-o", str(tmp_path / "a.ztok"), "--model", str(model)]) == 2
+    assert "is a decoder" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is a decoder"):
+        zoo.tokenize(tmp_path / "a.wav", tmp_path / "a.ztok", model=str(model))
+
+
 def test_a_model_directory_with_a_damaged_part_is_refused_by_name(model, tmp_path):
     for name, content, complaint in (
         ("tokens.json", "{}", "missing"),
@@ -159,7 +167,7 @@ def test_a_teacher_of_other_tokens_is_refused(run, tmp_path):
 def test_codes_are_heard_through_the_preview_codec(small, monkeypatch):
     codec = small.codec().eval()
     sizes = codec.info.codebook_sizes
-    monkeypatch.setattr(preview, "load", lambda name: codec)
+    monkeypatch.setattr(preview, "load_codec", lambda name: codec)
     preview._codec.cache_clear()
     layout = Delay(sizes, begin=True)
     recipe = DecoderRecipe(decoder(layout), layout, 10, preview=Preview(batches=1, codec="toy"))
