@@ -156,6 +156,7 @@ class TokenSets(ResumableDataModule):
                     " for; ask for fewer, or tokenize again with more"
                 )
         self.codebook_sizes = first.codebook_sizes[: self.codebooks]
+        self.codec, self.weights = codec, weights  # what a decoder that is trained on them says it writes tokens of
 
     def _short(self, items: "Items", purpose: str) -> "Items":
         """Without items that are too long, if these are not cropped."""
