@@ -124,6 +124,7 @@ def draw_layout(axes: Axes, shown: Drawing, title: str, ranks: tuple[int, ...]) 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the layouts into a file."""
     parser = ArgumentParser(prog="python -m zoo.decoders.layouts_picture", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
     draw(parser.parse_args(arguments).out)

@@ -209,6 +209,7 @@ class Grouped(Layout):
 
 
 def check_group(group: int) -> None:
+    """Raise ValueError unless a step holds at least one frame."""
     if group < 1:
         raise ValueError(f"group is {group}; a step holds at least one frame")
 
