@@ -97,14 +97,14 @@ class VariableCodec(ImageCodec):
     config_class = VariableConfig
     hop = CELL
     basis: Tensor
-    spread: Tensor
+    deviations: Tensor
 
     def __init__(self, config: VariableConfig):
         super().__init__()
         self.config = config
         basis, variances = cosine_basis(config.latent, CELL)
         self.register_buffer("basis", basis, persistent=False)
-        self.register_buffer("spread", variances.sqrt().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("deviations", variances.sqrt().view(1, -1, 1, 1), persistent=False)
         self.quantizer = residual_vq(
             config.latent,
             config.codebook_size,
@@ -123,7 +123,7 @@ class VariableCodec(ImageCodec):
         """See `ImageCodec.synthesise`."""
         z = z.to(self.basis.dtype).contiguous(memory_format=torch.channels_last)
         plain = conv_transpose2d(z, self.basis, stride=CELL)
-        return 0.5 + plain + 0.25 * self.repair(4 * plain, z / self.spread)
+        return 0.5 + plain + 0.25 * self.repair(4 * plain, z / self.deviations)
 
 
 def stack(width: int, blocks: int) -> nn.Sequential:

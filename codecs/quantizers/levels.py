@@ -117,6 +117,7 @@ def forward_levels(
             return _unquantized(z, len(levels))
         counts = counts.to(x.device).repeat_interleave(len(x) // max(1, len(z)))
         residual, total, outputs, codes = x, torch.zeros_like(x), [], []
+        errors = [] if spread is None else [x.detach().square().sum(dim=1)]
         for index, level in enumerate(levels):
             if index < lowest:
                 output = level.quantize(residual)
@@ -130,8 +131,10 @@ def forward_levels(
             residual = residual - q.detach()  # not `q`: its gradient would keep this level's loss from the encoder
             outputs.append(output)
             codes.append(level_codes)
+            if spread is not None:
+                errors.append(residual.detach().square().sum(dim=1))
         if spread is not None:
-            counts = _spread_over_cells(spread, x, outputs, z)
+            counts = spread(stack_levels(errors, z)).flatten()
             total = sum((output.q * (counts > index)[:, None] for index, output in enumerate(outputs)), total * 0)
             codes = [level.where(counts > index, -1) for index, level in enumerate(codes)]
         if not levels[0].passes_gradient:
@@ -236,18 +239,6 @@ def attraction(
     """Loss that draws vectors to their codewords and codewords to their vectors, and the mean squared distance."""
     commitment = mean_square(x, codewords.detach())
     return commitment_weight * commitment + codebook_weight * mean_square(codewords, x.detach()), commitment
-
-
-@torch.no_grad()
-def _spread_over_cells(
-    spread: Spread, x: Float[Tensor, "vector dim"], outputs: list[LevelOutput], z: Float[Tensor, "batch dim *grid"]
-) -> Int[Tensor, "vector"]:
-    """How many levels each vector uses, by the errors that the first so many of them leave."""
-    residual, errors = x, [x.square().sum(dim=1)]
-    for output in outputs:
-        residual = residual - output.q
-        errors.append(residual.square().sum(dim=1))
-    return spread(stack_levels(errors, z)).flatten()
 
 
 def _unquantized(z: Tensor, levels: int) -> Quantized:
