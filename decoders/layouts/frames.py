@@ -177,7 +177,32 @@ class StackDelay(Layout):
 
 
 @dataclass(frozen=True)
-class Grouped(Layout):
+class FrameGroups(Layout):
+    """What layouts share that have the codes of several frames in a step: those of the first, of the second, ...
+
+    Attributes:
+        group: Frames of a step.
+    """
+
+    _: KW_ONLY
+    group: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group < 1:
+            raise ValueError(f"group is {self.group}; a step holds at least one frame")
+
+    @property
+    def axes(self) -> int:
+        return 1
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        return tuple(range(len(self.sizes))) * self.group
+
+
+@dataclass(frozen=True)
+class Grouped(FrameGroups):
     """Several frames a step, all their codes independent given the steps before: T/G steps, rounded up.
 
     Chen et al., "VALL-E 2" (arXiv 2406.05370), which groups the codes of the first codebook and adds the others
@@ -190,28 +215,10 @@ class Grouped(Layout):
     _: KW_ONLY
     group: int = 2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_group(self.group)
-
-    @property
-    def axes(self) -> int:
-        return 1
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        return tuple(range(len(self.sizes))) * self.group
-
     def table(self, shape: Shape) -> Table:
         frames = in_groups(shape[0], self.group)
         cells = frames.repeat_interleave(len(self.sizes), 1)
         return Table(cells, torch.arange(len(cells))[:, None])
-
-
-def check_group(group: int) -> None:
-    """Raise ValueError unless a step holds at least one frame."""
-    if group < 1:
-        raise ValueError(f"group is {group}; a step holds at least one frame")
 
 
 def in_groups(frames: int, group: int) -> Int[Tensor, "groups group"]:

@@ -11,11 +11,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from zoo.decoders.layouts.base import Layout, Shape, Table
-from zoo.decoders.layouts.frames import check_group, in_groups, unravel
+from zoo.decoders.layouts.frames import FrameGroups, in_groups, unravel
 
 
 @dataclass(frozen=True)
-class CoarseFirst(Layout):
+class CoarseFirst(FrameGroups):
     """The first codebook frame by frame, then each other codebook in one pass: TK steps in T + K - 1 passes.
 
     Wang et al., "Neural Codec Language Models are Zero-Shot Text to Speech Synthesizers" (arXiv 2301.02111), VALL-E;
@@ -28,18 +28,6 @@ class CoarseFirst(Layout):
 
     _: KW_ONLY
     group: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_group(self.group)
-
-    @property
-    def axes(self) -> int:
-        return 1
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        return tuple(range(len(self.sizes))) * self.group
 
     def table(self, shape: Shape) -> Table:
         codebooks, frames = len(self.sizes), in_groups(shape[0], self.group)
