@@ -70,9 +70,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2, help="of the crops; another than that of training")
     chosen = parser.parse_args()
     crops = PictureCropConfig(chosen.size, chosen.seed, {"composite": 0.25}, (0.33, 1.0), detail=0.01)
-    paths = write_tokens(
-        registry.load(chosen.model), chosen.pictures, chosen.output, chosen.count, crops, chosen.rates, chosen.beam
-    )
+    codec = registry.load_codec(chosen.model)
+    paths = write_tokens(codec, chosen.pictures, chosen.output, chosen.count, crops, chosen.rates, chosen.beam)
     print(f"{len(paths)} token files below {chosen.output}")
 
 

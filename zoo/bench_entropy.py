@@ -20,7 +20,6 @@ from jaxtyping import Int
 from rich.console import Console
 from rich.table import Table
 
-from zoo import registry
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.base import Codec, CodecInfo, Tokens
 from zoo.codecs.entropy import TOTAL, Digits, Grid, Predictor, walk
@@ -29,7 +28,7 @@ from zoo.codecs.image.io import read_image
 from zoo.container import TokenReader
 from zoo.container_header import ENTROPY, TokenHeader
 from zoo.container_writer import TokenWriter, write_picture
-from zoo.pipeline import coding
+from zoo.pipeline import codec_of, coding
 from zoo.scoring import codebook_counts, conditions, write_json
 
 BLOCK_FRAMES = TokenHeader.block_frames
@@ -59,7 +58,7 @@ def bench_entropy(
     Raises:
         UserError: Unknown model, no media there, or numbers of codebooks that there are not.
     """
-    codec = model if isinstance(model, Codec) else registry.load(model, device)
+    codec = codec_of(model, device)
     media, rule = media_of(Path(data), codec.info.media, clips)
     network = {"encode": Clock(), "decode": Clock()}
     with network["encode"]:

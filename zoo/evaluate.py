@@ -68,7 +68,7 @@ def evaluate(
     Raises:
         UserError: No such model or data, no such number of codebooks, or a baseline's program is missing.
     """
-    codec = registry.load(model) if isinstance(model, str) else model
+    codec = registry.load_codec(model) if isinstance(model, str) else model
     info = codec.info
     counts = codebook_counts(info, codebooks)
     if baselines:
