@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import one_line
 
 import zoo
 from zoo import checkpoint, cli
@@ -57,14 +58,6 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("la la la\n" * 99), "read"),
     "random": (lambda path: path.write_bytes(np.random.default_rng(0).bytes(9999)), "read"),
 }
-
-
-def one_line(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The only line that a command printed before it ended with code 2."""
-    assert cli.main([str(argument) for argument in arguments]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.startswith("zoo: ") and printed.err.count("\n") == 1
-    return printed.err
 
 
 @pytest.mark.parametrize("what", BAD)

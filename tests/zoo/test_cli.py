@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import checkpoint, cli
+from zoo import checkpoint
 from zoo.codecs.errors import UserError
 
 SMALL = dict(
@@ -44,18 +44,6 @@ def write_wav(path: Path, seconds: float) -> Path:
         file.setframerate(8000)
         file.writeframes(samples.tobytes())
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line; returns exit code, stdout and stderr."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_a_file_is_tokenized_and_reconstructed(run, model, speech, tmp_path):

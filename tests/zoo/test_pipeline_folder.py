@@ -238,18 +238,6 @@ def model(tmp_path_factory) -> str:
     return str(directory)
 
 
-@pytest.fixture
-def run(capsys):
-    """Run the command line; returns exit code, stdout and stderr."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 @pytest.mark.slow
 def test_after_any_kill_the_same_command_completes_the_very_set_of_an_undisturbed_run(model, tmp_path):
     for number in range(120):

@@ -4,6 +4,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from recorder import Recorder
 
 from zoo.recipes.data.stream import CropStream, ResumableLoader, StreamDataModule
 
@@ -20,28 +21,8 @@ class NumberModule(StreamDataModule):
         return Numbers()
 
 
-class Recorder(lightning.LightningModule):
-    """Notes the numbers that it is trained on."""
-
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen = []
-
-    def training_step(self, batch, index):
-        self.seen += batch["audio"].flatten().int().tolist()
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(self.weight.sum())
-        optimizer.step()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
 def train(folder, steps, workers, resume=None):
-    recorder = Recorder()
+    recorder = Recorder(lambda batch: batch["audio"].flatten().int().tolist())
     data = NumberModule(batch_size=2, epoch_batches=7, workers=workers)
     quiet = {
         "logger": False,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from recorder import Recorder
 
 from zoo import registry
 from zoo.codecs.base import CodecInfo
@@ -194,28 +195,8 @@ def test_or_parts_of_them_are_drawn_anew_each_round(speech):
     assert len({number for number, _ in parts}) == items and len(parts) > 1.5 * items
 
 
-class Recorder(lightning.LightningModule):
-    """Notes the batches that it is trained on."""
-
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen = []
-
-    def training_step(self, batch, index):
-        self.seen.append(numbers_of([batch]))
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(self.weight.sum())
-        optimizer.step()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
 def train(folder, data, steps, resume=None):
-    recorder, logger = Recorder(), CSVLogger(folder)
+    recorder, logger = Recorder(lambda batch: [numbers_of([batch])]), CSVLogger(folder)
     trainer = lightning.Trainer(
         max_steps=steps, accelerator="cpu", default_root_dir=folder, logger=logger, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, limit_val_batches=0, log_every_n_steps=1,
