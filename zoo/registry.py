@@ -33,6 +33,7 @@ ARCHITECTURES = {
     "variable": "zoo.codecs.image.variable:VariableCodec",
     "autoregressive": "zoo.decoders.autoregressive:AutoregressiveDecoder",
     "conditioned": "zoo.decoders.conditioned:ConditionedAutoregressive",
+    "zipper": "zoo.decoders.zipper:Zipper",
 }
 
 
