@@ -51,16 +51,23 @@ class Conditions:
         labels: int64 `[R]`, class labels.
         text: int64 `[R, M]`, ids as of `text_ids`; -1 behind the end.
         reference: int64 `[R, T, Q]`, tokens of an example, such as speech of the speaker wanted; -1 behind the end.
+        pace: float `[R]`, how many steps an id of the text takes on average.
     """
 
     labels: Int[Tensor, "R"] | None = None
     text: Int[Tensor, "R M"] | None = None
     reference: Int[Tensor, "R T Q"] | None = None
+    pace: Float[Tensor, "R"] | None = None
 
     @property
     def given(self) -> dict[str, Tensor]:
         """The kinds that are not None."""
         return {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
+
+    def rows(self, which: slice) -> Conditions:
+        """Some of the rows."""
+        values = self.given if self.pace is None else self.given | {"pace": self.pace}
+        return Conditions(**{name: value[which] for name, value in values.items()})
 
     def dropped(self, share: float, noise: Noise, step: int = 0, kinds: Collection[str] = KINDS) -> Conditions:
         """For training: in that share of the rows, the named kinds are left out, all together.
@@ -97,6 +104,10 @@ class Conditions:
             filled = [_lengthened(part, (count, *shape[1:]), longest) for part in parts]
             device = next(part for part in parts if part is not None).device
             stacked[kind] = torch.cat([part.to(device) for part in filled])
+        paces = [stream.pace for stream in streams if stream is not None and stream.pace is not None]
+        if paces:  # where a stream has none, there is no text
+            every = [getattr(stream, "pace", None) for stream in streams]
+            stacked["pace"] = torch.cat([torch.ones_like(paces[0]) if pace is None else pace for pace in every])
         return Conditions(**stacked)
 
 
@@ -114,6 +125,8 @@ class ConditionConfig:
         encoder: Reads a row's kinds, one behind the other, before the decoder does; not causal. Text and references for
             cross-attention or norms need it, as bare ids have no order there; in a prefix, rotary positions of one axis
             give them one.
+        paced: Ids of the text stand, in a prefix, where they are about to be heard: every so many steps as
+            `Conditions.pace` says. Attention then begins near the right place, and who samples chooses the pace.
     """
 
     width: int
@@ -123,6 +136,7 @@ class ConditionConfig:
     way: Literal["prefix", "cross"] = "cross"
     pooled: tuple[str, ...] = ()
     encoder: TransformerConfig | None = None
+    paced: bool = False
 
     def __post_init__(self) -> None:
         if not self.kinds or not set(self.pooled) <= set(self.kinds):
@@ -132,6 +146,8 @@ class ConditionConfig:
         ordered = set(self.kinds) - {"labels"} - (set() if self.way == "cross" else set(self.kinds) - set(self.pooled))
         if self.encoder is None and ordered:
             raise ValueError(f"{', '.join(sorted(ordered))} would lose the order of its tokens; give an encoder")
+        if self.paced and (not self.text or self.way != "prefix" or "text" in self.pooled):
+            raise ValueError("a pace is that of a text in a prefix; give text, and way='prefix'")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -154,14 +170,16 @@ class ConditionEncoder(nn.Module):
         Raises:
             ValueError: A kind that the decoder doesn't take, another number of rows, ids outside the vocabulary.
         """
-        parts = self._embedded(rows, cond or Conditions())
-        sequence, mask = self._read([part for kind, part in parts.items() if kind not in self.config.pooled])
+        cond = cond or Conditions()
+        parts = self._embedded(rows, cond)
+        places = self._places(parts, cond.pace) if self.config.paced and cond.text is not None else None
+        sequence, mask, places = self._read([p for kind, p in parts.items() if kind not in self.config.pooled], places)
         vector = None
         if self.nothing is not None:
             vector = self._pooled(rows, [part for kind, part in parts.items() if kind in self.config.pooled])
         if sequence is None or self.config.way == "cross":
             return PrefixConditioning(sequence, mask, vector)
-        return PrefixConditioning(vector=vector, prefix=sequence, lengths=mask.sum(1))
+        return PrefixConditioning(vector=vector, prefix=sequence, lengths=mask.sum(1), places=places)
 
     def _embedded(self, rows: int, cond: Conditions) -> dict[str, tuple[Tensor, Tensor]]:
         """Vectors of each kind that is given, and which of them are there."""
@@ -180,24 +198,39 @@ class ConditionEncoder(nn.Module):
             parts[kind] = table(ids.clamp(min=0), ids[..., 0]), ids[..., 0] >= 0
         return parts
 
+    def _places(self, parts: dict[str, tuple[Tensor, Tensor]], pace: Float[Tensor, "R"] | None) -> Float[Tensor, "R M"]:
+        """Where the vectors of each kind stand: the text from 0 on at its pace, all others before it, in order."""
+        if pace is None or tuple(pace.shape) != (len(parts["text"][0]),) or not (pace > 0).all():
+            raise ValueError(f"this decoder takes a pace above 0 for each row of text, and was given {pace}")
+        places = []
+        for kind, (x, there) in parts.items():
+            index = torch.arange(x.shape[1], device=x.device)
+            if kind not in self.config.pooled:
+                paced = kind == "text"
+                places.append(index * pace[:, None].to(x.device) if paced else index - there.sum(1, keepdim=True))
+        return torch.cat(places, 1)
+
     def _read(
-        self, parts: list[tuple[Float[Tensor, "R M C"], Bool[Tensor, "R M"]]]
-    ) -> tuple[Float[Tensor, "R M C"] | None, Bool[Tensor, "R M"] | None]:
+        self,
+        parts: list[tuple[Float[Tensor, "R M C"], Bool[Tensor, "R M"]]],
+        places: Float[Tensor, "R M"] | None = None,
+    ) -> tuple[Float[Tensor, "R M C"] | None, Bool[Tensor, "R M"] | None, Float[Tensor, "R M"] | None]:
         """All that is there of each row moved together to the front, so that it doesn't depend on other rows."""
         if not parts:
-            return None, None
+            return None, None, None
         x, mask = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
         order = (~mask).int().argsort(dim=1, stable=True)[:, : int(mask.sum(1).max()) if mask.numel() else 0]
         if not order.shape[1]:
-            return None, None
+            return None, None, None
         x, mask = x.gather(1, order[..., None].expand(-1, -1, x.shape[2])), mask.gather(1, order)
+        places = None if places is None else places.gather(1, order)
         if self.encoder is not None:
-            places = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-            x, _ = self.encoder(x, places, None, mask[:, None].expand(-1, x.shape[1], -1))
-        return x, mask
+            order = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+            x, _ = self.encoder(x, order, None, mask[:, None].expand(-1, x.shape[1], -1))
+        return x, mask, places
 
     def _pooled(self, rows: int, parts: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "R C"]:
-        x, mask = self._read(parts)
+        x, mask, _ = self._read(parts)
         if x is None:
             return self.nothing.expand(rows, -1)
         count = mask.sum(1, keepdim=True)
@@ -218,7 +251,8 @@ class ConditionedDecoder(TokenModel):
         self.encoder = ConditionEncoder(config)
         self.decoder = decoder
         count = sum(parameter.numel() for parameter in self.parameters())
-        self._info = replace(decoder.info, conditioning=config.kinds, parameters=count)
+        kinds = (*config.kinds, "pace") if config.paced else config.kinds
+        self._info = replace(decoder.info, conditioning=kinds, parameters=count)
 
     @property
     def info(self) -> DecoderInfo:

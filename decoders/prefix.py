@@ -21,10 +21,12 @@ class PrefixConditioning(Conditioning):
     Attributes:
         prefix: In front of the first token; None: none.
         lengths: How much of it each row has; its first vectors. 0: the row is one without prefix.
+        places: Where its vectors stand, on the axis of the tokens' positions; None: they end where tokens begin.
     """
 
     prefix: Float[Tensor, "R M D"] | None = None
     lengths: Int[Tensor, "R"] | None = None
+    places: Float[Tensor, "R M"] | None = None
 
 
 class PrefixState(State):
@@ -77,9 +79,9 @@ class PrefixState(State):
 class PrefixTransformer(Transformer):
     """A transformer whose state may begin with a prefix.
 
-    The prefix ends where tokens begin: at the positions before 0, or, for positions of several axes, at the origin.
-    Only rotary positions of one axis give it an order; for others, something must have read it before. With memory it
-    is run once; without, with every block, gradients included.
+    The prefix stands where its condition says, else it ends where tokens begin: at the positions before 0, or, for
+    positions of several axes, at the origin. Only rotary positions of one axis give it an order; for others, something
+    must have read it before. With memory it is run once; without, with every block, gradients included.
     """
 
     def init_state(self, rows: int, slots: int, cond: Conditioning | None = None) -> State:
@@ -91,12 +93,13 @@ class PrefixTransformer(Transformer):
         if not isinstance(cond, PrefixConditioning) or cond.prefix is None:
             return super().init_state(rows, slots, cond)
         prefix, lengths = cond.prefix, self._lengths(rows, cond.prefix, cond.lengths)
+        places = self._places(prefix, lengths) if cond.places is None else self._checked(cond.places, prefix)
         state = super().init_state(rows, slots + prefix.shape[1] if slots else 0, cond)
         if not slots:
-            state.condition |= {"prefix": [prefix], "prefix_lengths": [lengths]}
+            state.condition |= {"prefix": [prefix], "prefix_lengths": [lengths], "prefix_places": [places]}
             return state
         with torch.no_grad():
-            super().forward(prefix, self._places(prefix, lengths), state, self._within(prefix, lengths))
+            super().forward(prefix, places, state, self._within(prefix, lengths))
         state.commit(None, lengths)
         return PrefixState(state, lengths)
 
@@ -119,14 +122,14 @@ class PrefixTransformer(Transformer):
             return super().forward(x, positions, state, block_mask, depths, exits, injected)
         if injected is not None:
             raise ValueError("without memory, a pass behind a prefix can't go on from inside the loops; run it whole")
-        (prefix,), (lengths,) = state.condition["prefix"], state.condition["prefix_lengths"]
+        prefix, lengths, places = (state.condition[name][0] for name in ("prefix", "prefix_lengths", "prefix_places"))
         first, slots = prefix.shape[1], x.shape[1]
         block = x.new_ones(1, slots, slots, dtype=torch.bool)
         block = block_mask if block_mask is not None else block.tril() if self.config.causal else block
         there = _there(prefix, lengths)[:, None].expand(-1, slots, -1)
         behind = torch.cat((there, block.expand(len(x), -1, -1)), 2)
         mask = torch.cat((pad(self._within(prefix, lengths), (0, slots)), behind), 1)
-        both = torch.cat((self._places(prefix, lengths), positions), 1)
+        both = torch.cat((places, positions), 1)
         hidden, left = super().forward(torch.cat((prefix, x), 1), both, state, mask, depths, exits)
         return hidden[:, first:], [each[:, first:] for each in left]
 
@@ -139,6 +142,11 @@ class PrefixTransformer(Transformer):
         if tuple(lengths.shape) != (rows,) or not 0 <= lengths.min() <= lengths.max() <= prefix.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} of a prefix {list(prefix.shape)}; expected one a row")
         return lengths
+
+    def _checked(self, places: Float[Tensor, "R M"], prefix: Float[Tensor, "R M D"]) -> Float[Tensor, "R M"]:
+        if self.config.axes != 1 or places.shape != prefix.shape[:2]:
+            raise ValueError(f"places {list(places.shape)} of a prefix {list(prefix.shape)}, {self.config.axes} axes")
+        return places
 
     def _within(self, prefix: Float[Tensor, "R M D"], lengths: Int[Tensor, "R"]) -> Bool[Tensor, "R M M"]:
         """What vectors of the prefix see."""

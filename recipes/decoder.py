@@ -1,11 +1,12 @@
-"""How a token decoder learns what comes next, over any layout of any codes; a step is one update of its weights."""
+"""How a token decoder learns, over any layout of any codes; a step is one update of its weights."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +31,7 @@ from zoo.token_facts import TokenFacts, positions_of
 
 IGNORED = -100  # a target that is none
 LOG2 = 0.6931471805599453
+FACTS = ("vocabulary", "codec", "weights", "labels", "paces", "grid")  # what a data module may know of its tokens
 OPTIMIZATION = Optimization(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
 PREVIEW = Preview()
 
@@ -56,8 +58,36 @@ class Distillation:
             )
 
 
-class DecoderRecipe(LightningModule):
-    """Trains any causal decoder to predict the next step of its layout.
+class Objective(NamedTuple):
+    """What a training step is to lower.
+
+    Attributes:
+        loss: float32.
+        parts: What is logged, by name.
+        tokens: How many were learned from.
+    """
+
+    loss: Float[Tensor, ""]
+    parts: dict[str, Tensor]
+    tokens: int
+
+
+class Foretold(NamedTuple):
+    """What validation measures.
+
+    Attributes:
+        logits: float32, of what is asked.
+        targets: int64, what came; `IGNORED` where nothing is asked.
+        weight: What a target of each row counts; None: 1.
+    """
+
+    logits: Float[Tensor, "R M S V"]
+    targets: Int[Tensor, "R M S"]
+    weight: Float[Tensor, "R"] | None = None
+
+
+class TokenRecipe(LightningModule, ABC):
+    """Trains a decoder of tokens; a subclass says what it is asked.
 
     Batches hold `codes`, int64 `[batch, codebook, *grid]`, and `lengths`, how many cells of each are there; for
     conditioned decoders also `label`, int64 `[batch]`, and `text`, bytes `[batch, byte]` or strings. All that is random
@@ -73,12 +103,11 @@ class DecoderRecipe(LightningModule):
         seed: Of dropout, of the conditions left out and of samples.
         optimization: Learning rates and the like; only matrices decay.
         condition_dropout: Share of rows trained without their conditions, for guidance.
-        distillation: Learn from a teacher, too.
         preview: What validation shows in TensorBoard; None: nothing.
         start_from: Checkpoint whose weights to begin with instead of random ones, as `zoo.load` takes it.
 
     Raises:
-        UserError: The layout's tokens are not the decoder's, or it is not causal.
+        UserError: The layout's tokens are not the decoder's.
     """
 
     def __init__(
@@ -86,12 +115,11 @@ class DecoderRecipe(LightningModule):
         decoder: TokenModel,
         layout: Layout,
         steps: int,
-        seed: int = 0,
-        optimization: Optimization = OPTIMIZATION,
-        condition_dropout: float = 0.1,
-        distillation: Distillation | None = None,
-        preview: Preview | None = PREVIEW,
-        start_from: str | None = None,
+        seed: int,
+        optimization: Optimization,
+        condition_dropout: float,
+        preview: Preview | None,
+        start_from: str | None,
     ):
         super().__init__()
         if decoder.info.cards != layout.cards:
@@ -99,21 +127,36 @@ class DecoderRecipe(LightningModule):
                 f"the layout's steps have slots of {layout.cards} tokens, the decoder's codebooks are of "
                 f"{decoder.info.cards}; make them the same"
             )
-        if not decoder.info.causal:
-            raise UserError("this recipe predicts the next step and needs a causal decoder")
         self.steps, self.seed, self.optimization = steps, seed, optimization
-        self.condition_dropout, self.distillation, self.preview = condition_dropout, distillation, preview
+        self.condition_dropout, self.preview = condition_dropout, preview
         if start_from is not None:
             start(decoder, start_from)
         self.decoder, self.layout = decoder, layout
         self.class_path = f"{type(decoder).__module__}.{type(decoder).__qualname__}"  # sharding makes it another class
         self.average = WeightAverage(decoder, optimization.average)
         self.facts = TokenFacts(layout)
-        self.teacher: list[TokenModel] = []  # in a list: not a part of this module, nor of its checkpoints
         self.tally = Tally(layout)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self._report: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
+        """What training batch `number` is to lower, of the weights in training."""
+
+    @abstractmethod
+    def foretell(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Foretold:
+        """What a decoder says of validation batch `number`."""
+
+    @abstractmethod
+    def sample(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None) -> dict[str, Tensor]:
+        """Codes of the first item of a batch (`target`), and of what the decoder makes of it (`sample`).
+
+        Both `[codebook, *grid]`, -1 is no code; `given` is how many steps were given.
+
+        Args:
+            cond: Of that item.
+        """
 
     @property
     def network(self) -> TokenModel:
@@ -121,19 +164,17 @@ class DecoderRecipe(LightningModule):
         return self.decoder
 
     def setup(self, stage: str) -> None:
-        """Learn what the tokens are from the data module, and fetch the teacher.
+        """Learn what the tokens are from the data module.
 
         Raises:
-            UserError: Codes of other codebooks than the layout's, or a teacher of other tokens.
+            UserError: Codes of other codebooks than the layout's.
         """
         data = getattr(self.trainer, "datamodule", None)
         sizes = tuple(getattr(data, "codebook_sizes", self.layout.sizes))
         if sizes != self.layout.sizes:
             raise UserError(f"the data has codebooks of {sizes} codes, the layout of {self.layout.sizes}")
-        given = {name: getattr(data, name, None) for name in ("vocabulary", "codec", "weights", "labels")}
+        given = {name: getattr(data, name, None) for name in FACTS}
         self.facts = TokenFacts(self.layout, **{name: value for name, value in given.items() if value})
-        if self.distillation is not None and not self.teacher:
-            self.teacher.append(find_teacher(self.distillation.teacher, self.facts))
 
     def configure_model(self) -> None:
         """Part the weights among the devices, if the strategy is a mesh of devices (`ModelParallelStrategy`)."""
@@ -141,53 +182,16 @@ class DecoderRecipe(LightningModule):
             for decoder in (self.decoder, self.average.module):
                 shard(decoder, self.device_mesh["data_parallel"])
 
-    def on_fit_start(self) -> None:
-        for teacher in self.teacher:
-            teacher.to(self.device)
-
     def training_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
         number = int(self.batches) * self.trainer.world_size + self.global_rank
         torch.manual_seed(self.seed * 1_000_003 + number)
         conditions = self.conditions(batch)
         if conditions is not None:
             conditions = conditions.dropped(self.condition_dropout, Noise(self.seed).derive(number))
-        tokens = self.pack(batch)
-        logits, targets = self.predict(self.decoder, tokens, batch, conditions)
-
-        with torch.autocast(self.device.type, enabled=False):
-            self._report = {"cross_entropy": cross_entropy(logits.flatten(0, 2), targets.flatten())}
-            loss = self._report["cross_entropy"]
-            for teacher in self.teacher:
-                with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
-                    law, _ = self.predict(teacher, tokens, batch, conditions)
-                self._report["distillation"] = divergence(logits, law, targets, self.distillation.temperature)
-                weight = self.distillation.weight
-                loss = (1 - weight) * loss + weight * self._report["distillation"]
-
+        loss, self._report, tokens = self.objective(batch, conditions, number)
         self.batches += 1
-        counts = {"tokens": int((targets != IGNORED).sum()) * self.trainer.world_size}
+        counts = {"tokens": tokens * self.trainer.world_size}
         return {"loss": loss, "scalars": self._report, "means": {"padding": padding(batch)}, "counts": counts}
-
-    def pack(self, batch: Mapping[str, Any]) -> Int[Tensor, "R N S"]:
-        """The steps of a batch."""
-        codes, lengths = batch["codes"], batch["lengths"]
-        return self.layout.pack(codes, lengths if lengths.ndim == 1 else None)
-
-    def predict(
-        self, decoder: TokenModel, tokens: Int[Tensor, "R N S"], batch: Mapping[str, Any], cond: Conditions | None
-    ) -> tuple[Float[Tensor, "R M S V"], Int[Tensor, "R M S"]]:
-        """Logits of each step but the first, and what came: tokens that can come out, `IGNORED` for all others."""
-        state = None if cond is None else decoder.init_state(len(tokens), 0, cond)
-        before, after = tokens[:, :-1], tokens[:, 1:]
-        positions = positions_of(self.layout, decoder.info, tuple(batch["codes"].shape[2:]))
-        if positions is not None:
-            positions = positions[:, :-1].to(tokens.device)
-            positions = positions.expand(len(tokens), *positions.shape[1:])
-        logits, hidden = decoder(before, positions, state)
-        if decoder.info.depth:
-            logits = decoder.depth(hidden, after)
-        cards = torch.tensor(self.layout.cards, device=tokens.device)
-        return logits, after.where(after < cards, IGNORED)
 
     def conditions(self, batch: Mapping[str, Any]) -> Conditions | None:
         """Conditions of a batch, of the kinds that the decoder takes; None if it takes none."""
@@ -198,6 +202,8 @@ class DecoderRecipe(LightningModule):
         if isinstance(text, list | tuple):
             text = text_ids(text).to(self.device)
         given = {"labels": batch.get("label"), "text": text, "reference": batch.get("reference")}
+        if "pace" in kinds:
+            given["pace"] = batch["lengths"] / (text >= 0).sum(1).clamp(min=1)
         return Conditions(**{kind: given[kind] for kind in kinds})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -222,13 +228,14 @@ class DecoderRecipe(LightningModule):
         """Cross-entropy, and samples of the first batches, of the averaged weights, in float32 as they are shipped."""
         with torch.autocast(self.device.type, enabled=False):
             decoder, conditions = self.average.module, self.conditions(batch)
-            logits, targets = self.predict(decoder, self.pack(batch), batch, conditions)
-            self.tally.add(logits, targets, self.facts.vocabulary.sizes if self.facts.vocabulary else None)
+            found = self.foretell(decoder, batch, conditions, index * self.trainer.world_size + self.global_rank)
+            sizes = self.facts.vocabulary.sizes if self.facts.vocabulary else None
+            self.tally.add(found.logits, found.targets, sizes, found.weight)
             media = {}
             if self.preview is not None and index < self.preview.batches:
-                first = None if conditions is None else Conditions(**{k: v[:1] for k, v in conditions.given.items()})
-                media = self.preview.sample(decoder, self.layout, batch, first, Noise(self.seed))
-        return {"items": len(targets), "media": media}
+                first = None if conditions is None else conditions.rows(slice(1))
+                media = self.sample(decoder, batch, first)
+        return {"items": len(found.targets), "media": media}
 
     def on_validation_epoch_end(self) -> None:
         """Sum over all processes."""
@@ -253,6 +260,96 @@ class DecoderRecipe(LightningModule):
         }
 
 
+class DecoderRecipe(TokenRecipe):
+    """Trains any causal decoder to predict the next step of its layout; see `TokenRecipe` for what else there is.
+
+    Args:
+        decoder: What to train.
+        layout: How codes become its steps.
+        steps, seed, optimization, condition_dropout, preview, start_from: See `TokenRecipe`.
+        distillation: Learn from a teacher, too.
+
+    Raises:
+        UserError: The layout's tokens are not the decoder's, or it is not causal.
+    """
+
+    def __init__(
+        self,
+        decoder: TokenModel,
+        layout: Layout,
+        steps: int,
+        seed: int = 0,
+        optimization: Optimization = OPTIMIZATION,
+        condition_dropout: float = 0.1,
+        distillation: Distillation | None = None,
+        preview: Preview | None = PREVIEW,
+        start_from: str | None = None,
+    ):
+        if not decoder.info.causal:
+            raise UserError("this recipe predicts the next step and needs a causal decoder")
+        super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
+        self.distillation = distillation
+        self.teacher: list[TokenModel] = []  # in a list: not a part of this module, nor of its checkpoints
+
+    def setup(self, stage: str) -> None:
+        """Fetch the teacher, too.
+
+        Raises:
+            UserError: Codes of other codebooks than the layout's, or a teacher of other tokens.
+        """
+        super().setup(stage)
+        if self.distillation is not None and not self.teacher:
+            self.teacher.append(find_teacher(self.distillation.teacher, self.facts))
+
+    def on_fit_start(self) -> None:
+        for teacher in self.teacher:
+            teacher.to(self.device)
+
+    def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
+        """Cross-entropy of each step given those before it, and the divergence from the teacher's law."""
+        tokens = self.pack(batch)
+        logits, targets = self.predict(self.decoder, tokens, batch, cond)
+        with torch.autocast(self.device.type, enabled=False):
+            parts = {"cross_entropy": cross_entropy(logits.flatten(0, 2), targets.flatten())}
+            loss = parts["cross_entropy"]
+            for teacher in self.teacher:
+                with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+                    law, _ = self.predict(teacher, tokens, batch, cond)
+                parts["distillation"] = divergence(logits, law, targets, self.distillation.temperature)
+                weight = self.distillation.weight
+                loss = (1 - weight) * loss + weight * parts["distillation"]
+        return Objective(loss, parts, int((targets != IGNORED).sum()))
+
+    def foretell(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Foretold:
+        """Every step but the first."""
+        return Foretold(*self.predict(decoder, self.pack(batch), batch, cond))
+
+    def sample(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None) -> dict[str, Tensor]:
+        """How the decoder goes on with the beginning of the item."""
+        return self.preview.sample(decoder, self.layout, batch, cond, Noise(self.seed))
+
+    def pack(self, batch: Mapping[str, Any]) -> Int[Tensor, "R N S"]:
+        """The steps of a batch."""
+        codes, lengths = batch["codes"], batch["lengths"]
+        return self.layout.pack(codes, lengths if lengths.ndim == 1 else None)
+
+    def predict(
+        self, decoder: TokenModel, tokens: Int[Tensor, "R N S"], batch: Mapping[str, Any], cond: Conditions | None
+    ) -> tuple[Float[Tensor, "R M S V"], Int[Tensor, "R M S"]]:
+        """Logits of each step but the first, and what came: tokens that can come out, `IGNORED` for all others."""
+        state = None if cond is None else decoder.init_state(len(tokens), 0, cond)
+        before, after = tokens[:, :-1], tokens[:, 1:]
+        positions = positions_of(self.layout, decoder.info, tuple(batch["codes"].shape[2:]))
+        if positions is not None:
+            positions = positions[:, :-1].to(tokens.device)
+            positions = positions.expand(len(tokens), *positions.shape[1:])
+        logits, hidden = decoder(before, positions, state)
+        if decoder.info.depth:
+            logits = decoder.depth(hidden, after)
+        cards = torch.tensor(self.layout.cards, device=tokens.device)
+        return logits, after.where(after < cards, IGNORED)
+
+
 class Tally:
     """Nats, targets and bytes of a validation, for each slot of a layout's steps."""
 
@@ -262,18 +359,29 @@ class Tally:
 
     @torch.no_grad()
     def add(
-        self, logits: Float[Tensor, "R M S V"], targets: Int[Tensor, "R M S"], sizes: Int[Tensor, "V"] | None = None
+        self,
+        logits: Float[Tensor, "R M S V"],
+        targets: Int[Tensor, "R M S"],
+        sizes: Int[Tensor, "V"] | None = None,
+        weight: Float[Tensor, "R"] | None = None,
     ) -> None:
-        """Count a batch; `sizes`: bytes of each token, for text."""
+        """Count a batch.
+
+        Args:
+            sizes: Bytes of each token, for text.
+            weight: What a target of each row counts; default: 1.
+        """
         nats = cross_entropy(logits.permute(0, 3, 1, 2), targets, reduction="none").double()
         known = targets != IGNORED
         amount = torch.zeros_like(targets) if sizes is None else sizes.to(targets.device)[targets.clamp(min=0)] * known
-        self.sums += torch.stack([part.sum((0, 1)).double() for part in (nats, known, amount)]).cpu()
+        parts = torch.stack([part.sum(1).double() for part in (nats, known, amount)])
+        self.sums += (parts if weight is None else parts * weight[:, None]).sum(1).cpu()
 
     def take(self) -> dict[str, Score]:
         """Nats of each codebook, bits of a code, and of text bits of a byte, by `metric/label`; then begin anew."""
         nats, count, amount = self.sums
-        scores = {f"cross_entropy/codebook {q}": Score(float(nats[q] / count[q])) for q in range(self.slots)}
+        asked = [q for q in range(self.slots) if count[q]]
+        scores = {f"cross_entropy/codebook {q}": Score(float(nats[q] / count[q])) for q in asked}
         scores["bits/code"] = Score(float(nats.sum() / count.sum() / LOG2))
         if amount.sum():
             scores["bits/byte"] = Score(float(nats.sum() / amount.sum() / LOG2))

@@ -32,6 +32,8 @@ class TokenFacts:
         codec: Name of the codec that made the codes; "" for text.
         weights: Hex digest of that codec's weights.
         labels: Names of the classes that it is conditioned on.
+        paces: For each of them, the mean number of frames for a byte of text; () where there is no text.
+        grid: Of the pictures that it learned from, if they all had the same; else ().
     """
 
     layout: Layout
@@ -39,6 +41,8 @@ class TokenFacts:
     codec: str = ""
     weights: str = ""
     labels: tuple[str, ...] = ()
+    paces: tuple[float, ...] = ()
+    grid: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For `facts_from_json`; plain values."""
@@ -48,6 +52,8 @@ class TokenFacts:
             "codec": self.codec,
             "weights": self.weights,
             "labels": list(self.labels),
+            "paces": list(self.paces),
+            "grid": list(self.grid),
         }
 
 
@@ -58,6 +64,8 @@ class _Fields:
     codec: str
     weights: str
     labels: tuple[str, ...]
+    paces: tuple[float, ...] = ()
+    grid: tuple[int, ...] = ()
 
 
 def facts_from_json(values: Any, where: str) -> TokenFacts:
@@ -65,7 +73,7 @@ def facts_from_json(values: Any, where: str) -> TokenFacts:
     Raises:
         UserError: They are not what `TokenFacts.to_json` gives.
     """
-    fields = from_json(_Fields, values, where, complete=True)
+    fields = from_json(_Fields, values, where)
     kind = fields.layout.get("kind")
     known = {name: getattr(layouts, name) for name in layouts.__all__}
     known = {name: found for name, found in known.items() if issubclass(found, Layout) and found is not Layout}
@@ -74,7 +82,7 @@ def facts_from_json(values: Any, where: str) -> TokenFacts:
     sizes = {name: value for name, value in fields.layout.items() if name != "kind"}
     layout = from_json(known[kind], sizes, f"{where}: layout")
     vocabulary = None if fields.vocabulary is None else Vocabulary(fields.vocabulary)
-    return TokenFacts(layout, vocabulary, fields.codec, fields.weights, fields.labels)
+    return TokenFacts(layout, vocabulary, fields.codec, fields.weights, fields.labels, fields.paces, fields.grid)
 
 
 def contents(facts: TokenFacts) -> dict[str, str]:

@@ -83,6 +83,8 @@ class TokenSets(ResumableDataModule):
         self.bucket_ratio, self.text, self.valid_items, self.seed = bucket_ratio, text, valid_items, seed
         self.codebook_sizes: tuple[int, ...] = ()
         self.labels: tuple[str, ...] = ()
+        self.paces: tuple[float, ...] = ()
+        self.grid: tuple[int, ...] = ()
         self._train: TokenBatches | None = None
         self._valid: TokenBatches | None = None
 
@@ -112,7 +114,9 @@ class TokenSets(ResumableDataModule):
                     " for validation; change valid_percent or give valid_sets"
                 )
             items, others = items.only(np.flatnonzero(~apart)), items.only(np.flatnonzero(apart))
-        self._train = self._batches(self._short(items, "train"))
+        items = self._short(items, "train")
+        self.paces, self.grid = items.paces(len(self.labels)), items.grid()
+        self._train = self._batches(items)
         others = self._short(others, "validate")
         folders = [self.labels[k] if k >= 0 else "" for k in others.labels]
         self._valid = self._batches(others.only(in_turns(others.paths.to_pylist(), folders, self.valid_items)))
@@ -222,6 +226,21 @@ class Items:
             self.codes, self.places[chosen], self.shapes[chosen], self.paths.take(pa.array(chosen)),
             self.texts.take(pa.array(chosen)), self.labels[chosen],
         )  # fmt: skip
+
+    def paces(self, labels: int) -> tuple[float, ...]:
+        """Mean number of frames for a byte of text, of each label, 0 where none has text; () of pictures or no text."""
+        amount = np.array([len((text or "").encode()) for text in self.texts.to_pylist()], np.int64)
+        counted = (amount > 0) & (self.labels >= 0)
+        if self.shapes.shape[1] > 1 or not counted.any():
+            return ()
+        both = (each[counted] for each in (self.shapes[:, 0], amount))
+        frames, bytes_ = (np.bincount(self.labels[counted], each, labels) for each in both)
+        return tuple((frames / bytes_.clip(min=1)).tolist())
+
+    def grid(self) -> tuple[int, ...]:
+        """The grid of all items, if they are pictures of one size; else ()."""
+        alike = self.shapes.shape[1] > 1 and (self.shapes == self.shapes[0]).all()
+        return tuple(self.shapes[0].tolist()) if alike else ()
 
     def codes_of(self, item: int) -> Int[ndarray, "codebook *grid"]:
         """Codes as they are stored."""

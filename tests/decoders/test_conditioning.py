@@ -16,6 +16,7 @@ READER = TransformerConfig(width=16, layers=1, heads=2, causal=False)
 WAYS = {
     "prefix": ({"way": "prefix"}, {}),
     "prefix, read first": ({"way": "prefix", "encoder": READER}, {}),
+    "prefix at a pace": ({"way": "prefix", "encoder": READER, "paced": True}, {}),
     "cross": ({"encoder": READER}, {"cross": 16}),
     "norms": ({"encoder": READER, "pooled": ("labels", "text", "reference")}, {"adaptive": 16}),
     "speaker by norms, the rest by prefix": (
@@ -27,6 +28,7 @@ COND = Conditions(
     labels=torch.tensor([2, -1, 0]),
     text=text_ids(["hé", "abc", ""]),
     reference=torch.tensor([[[1, 2], [3, 4]], [[5, 6], [-1, -1]], [[-1, -1], [-1, -1]]]),
+    pace=torch.tensor([1.5, 0.5, 1.0]),
 )
 
 
@@ -48,7 +50,7 @@ def of_row(cond: Conditions, row: int) -> Conditions:
     """The row's conditions alone, without padding."""
     text = cond.text[row : row + 1, : int((cond.text[row] >= 0).sum())]
     reference = cond.reference[row : row + 1, : int((cond.reference[row, :, 0] >= 0).sum())]
-    return Conditions(cond.labels[row : row + 1], text, reference)
+    return Conditions(cond.labels[row : row + 1], text, reference, cond.pace[row : row + 1])
 
 
 def close(ours, theirs):
@@ -158,6 +160,35 @@ def test_a_prefix_stands_at_the_origin_of_a_grid():
     close(model(tokens[:, 2:], places[:, 2:], state).logits, whole[:, 2:])
 
 
+def test_the_pace_says_how_far_apart_the_ids_of_a_text_stand_and_nothing_else():
+    config, decoder = WAYS["prefix at a pace"]
+    model = conditioned(config, decoder)
+    assert model.info.conditioning == ("labels", "text", "reference", "pace")
+    tokens = random_tokens(model, 3, 4)
+    faster = Conditions(COND.labels, COND.text, COND.reference, COND.pace * 2)
+    moved = (logits_of(model, tokens, faster) - logits_of(model, tokens, COND)).nan_to_num().abs().amax((1, 2, 3))
+    assert (moved > 1e-4).tolist() == [True, True, False]  # the third row has no text
+    found = model.encoder(3, COND)
+    assert found.lengths.tolist() == [6, 4, 1]
+    assert found.places[0].tolist() == [-1, 0, 1.5, 3, -2, -1]
+    assert found.places[1, :4].tolist() == [0, 0.5, 1, -1]
+
+
+@pytest.mark.parametrize("pace", [None, torch.ones(2), torch.tensor([1.0, 0.0, 1.0])])
+def test_a_paced_decoder_asks_for_a_pace(pace):
+    config, decoder = WAYS["prefix at a pace"]
+    model = conditioned(config, decoder)
+    with pytest.raises(ValueError, match="a pace above 0"):
+        model.init_state(3, 4, Conditions(COND.labels, COND.text, pace=pace))
+
+
+def test_rows_of_conditions_keep_their_pace():
+    some = COND.rows(slice(1, 3))
+    assert some.labels.tolist() == [-1, 0] and some.pace.tolist() == [0.5, 1.0]
+    both = Conditions.stack([COND, None])
+    assert both.pace.tolist() == [1.5, 0.5, 1, 1, 1, 1]
+
+
 def test_which_rows_are_dropped_depends_on_seed_row_and_step_alone():
     cond = Conditions(torch.arange(400) % 3)
     kept = [(cond.dropped(0.25, Noise(seed), step).labels >= 0) for seed, step in [(0, 0), (0, 1), (1, 0)]]
@@ -185,6 +216,8 @@ def test_text_is_bytes_or_what_a_tokenizer_makes_of_it():
         ({"pooled": ("mood",)}, {}, "give sizes"),
         ({}, {"cross": 16}, "reference, text would lose the order"),
         ({"way": "prefix", "pooled": ("text",)}, {}, "text would lose the order"),
+        ({"encoder": READER, "paced": True}, {"cross": 16}, "a text in a prefix"),
+        ({"way": "prefix", "text": 0, "paced": True}, {}, "a text in a prefix"),
         ({"encoder": TransformerConfig(width=16, layers=1, heads=2)}, {"cross": 16}, "not causal"),
     ],
 )

@@ -132,14 +132,14 @@ def test_a_decoder_of_unknown_tokens_is_not_saved(tmp_path):
 
 def test_a_conditioned_decoder_becomes_a_model_that_knows_its_codec_and_classes(tmp_path):
     class Codes(Repeats):
-        codec, weights, labels = "toy.one", "ab12", ("cat", "dog", "emu")
+        codec, weights, labels, paces = "toy.one", "ab12", ("cat", "dog", "emu"), (1.5, 2.0, 0.5)
 
     layout = Delay(SIZES, begin=True)
     recipe = DecoderRecipe(conditioned(layout), layout, 10, optimization=QUICK, preview=None)
     fit(tmp_path, recipe, Codes())
     convert(tmp_path / "last.ckpt", tmp_path / "model")
     found = zoo.load(tmp_path / "model")
-    assert found.tokens == TokenFacts(layout, None, "toy.one", "ab12", ("cat", "dog", "emu"))
+    assert found.tokens == TokenFacts(layout, None, "toy.one", "ab12", ("cat", "dog", "emu"), (1.5, 2.0, 0.5))
     torch.testing.assert_close(found.state_dict(), recipe.average.module.state_dict(), rtol=0, atol=0)
 
 

@@ -153,6 +153,22 @@ def test_texts_may_come_as_bytes(speech):
             assert (text[(text >= 0).sum() :] == -1).all() and text.dtype == torch.int64
 
 
+def test_the_pace_of_a_label_is_its_frames_for_a_byte_of_text(speech):
+    data = module(speech)
+    frames, amount = np.zeros(3), np.zeros(3)
+    for _, length, label, text in (row for batch in round_of(data) for row in rows(batch, "label", "text")):
+        if text and label >= 0:
+            frames[label] += length
+            amount[label] += len(text.encode())
+    assert data.paces == pytest.approx(frames / np.maximum(amount, 1)) and data.paces[0] == 0 and data.grid == ()
+
+
+def test_the_grid_is_that_of_pictures_of_one_size(tmp_path):
+    alike = module(write_set(tmp_path / "alike", [(4, 6)] * 20, media="image"))
+    assert alike.grid == (4, 6) and alike.paces == ()
+    assert module(write_set(tmp_path / "others", [(4, 6), (4, 5)] * 10, media="image")).grid == ()
+
+
 def test_pictures_are_padded_along_both_axes(tmp_path):
     shapes = [(4, 6), (6, 4), (4, 6), (5, 6), (4, 6)] * 4
     data = module(write_set(tmp_path / "set", shapes, media="image"), bucket_ratio=1.3)
