@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from zoo.decoders.conditioning import ConditionConfig, ConditionedDecoder
+from zoo.decoders.masked import MaskedConfig, MaskedDecoder
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,27 @@ class ConditionedAutoregressive(ConditionedDecoder):
 
     def __init__(self, config: ConditionedConfig):
         super().__init__(config.conditions, AutoregressiveDecoder(config.decoder))
+        self.config = config
+
+
+@dataclass(frozen=True)
+class ConditionedMaskedConfig:
+    """Shape of a conditioned masked decoder.
+
+    Attributes:
+        conditions: What it is conditioned on, and how.
+        decoder: What fills in.
+    """
+
+    conditions: ConditionConfig
+    decoder: MaskedConfig
+
+
+class ConditionedMasked(ConditionedDecoder):
+    """A `MaskedDecoder` with the encoder of its conditions."""
+
+    config_class: ClassVar[type[ConditionedMaskedConfig]] = ConditionedMaskedConfig
+
+    def __init__(self, config: ConditionedMaskedConfig):
+        super().__init__(config.conditions, MaskedDecoder(config.decoder))
         self.config = config

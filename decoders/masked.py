@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,6 +56,8 @@ class MaskedConfig(AutoregressiveConfig):
 
 class MaskedDecoder(AutoregressiveDecoder):
     """The parts of the autoregressive decoder, run both ways: logits at a place are the law of what stands there."""
+
+    config_class: ClassVar[type[AutoregressiveConfig]] = MaskedConfig
 
     def __init__(self, config: MaskedConfig):
         super().__init__(config)

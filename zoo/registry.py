@@ -34,6 +34,8 @@ ARCHITECTURES = {
     "autoregressive": "zoo.decoders.autoregressive:AutoregressiveDecoder",
     "conditioned": "zoo.decoders.conditioned:ConditionedAutoregressive",
     "zipper": "zoo.decoders.zipper:Zipper",
+    "masked": "zoo.decoders.masked:MaskedDecoder",
+    "conditioned-masked": "zoo.decoders.conditioned:ConditionedMasked",
 }
 
 
