@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "autoregressive": "zoo.decoders.autoregressive:AutoregressiveDecoder",
     "conditioned": "zoo.decoders.conditioned:ConditionedAutoregressive",
     "zipper": "zoo.decoders.zipper:Zipper",
+    "ctc": "zoo.decoders.ctc:CTCDecoder",
     "masked": "zoo.decoders.masked:MaskedDecoder",
     "conditioned-masked": "zoo.decoders.conditioned:ConditionedMasked",
 }
