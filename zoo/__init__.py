@@ -8,13 +8,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.generation import generate
     from zoo.pipeline import reconstruct, tokenize
     from zoo.registry import Manifest, create, info, list_models, load
 
 __version__ = version("media-token-zoo")
-__all__ = ["Manifest", "create", "info", "list_models", "load", "reconstruct", "tokenize"]
+__all__ = ["Manifest", "create", "generate", "info", "list_models", "load", "reconstruct", "tokenize"]
 
-_HOMES = {"reconstruct": "zoo.pipeline", "tokenize": "zoo.pipeline"}
+_HOMES = {"generate": "zoo.generation", "reconstruct": "zoo.pipeline", "tokenize": "zoo.pipeline"}
 
 
 def __getattr__(name: str) -> Any:

@@ -296,6 +296,117 @@ def reconstruct_command(
     return for_each(files, output, ending_of, as_json, run)
 
 
+@app.command("generate")
+def generate_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Decoder: name, directory or hub address.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "--out",
+            "-o",
+            help="File to write: text, audio, a picture, or tokens (.ztok). Text without it, or to -, is printed.",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Go on with this: text, or a file of text, tokens, audio or a picture.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Say this: text, or a file that holds it.")] = None,
+    label: Annotated[
+        str | None, typer.Option("--class", help="Class or speaker, by name or number; see `zoo info NAME`.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="So many, in numbered files.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="At most so many steps; text: tokens.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Sound: as long as this, or less where it ends itself.")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Pictures: WIDTHxHEIGHT in pixels; default: as the decoder learned them.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0: always the most probable; default: .8 for text, else 1.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the K most probable tokens only.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the most probable tokens that hold this mass together.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="How strongly to keep to class and text; 1: as learned.")] = 1.0,
+    proposer: Annotated[
+        str | None, typer.Option(help="Draft ahead by ngram, or by draft:MODEL, a smaller decoder of the same tokens.")
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="Which drafts stand: equal or rejection; default: equal.")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Longest draft in steps; default: 5.")] = None,
+    passes: Annotated[
+        str | None, typer.Option(help="Masked decoders: passes, 16, or of each codebook in turn, 16,8,4,2.")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="Speech: times the speaker's mean pace.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="Codec of its tokens (name, directory), if it does not ship with this program.")
+    ] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Make text, sound or pictures with a trained decoder. The same seed makes the same again.
+
+    Example: [bold]zoo generate ./model --prompt "def area(" --steps 200[/]
+
+    Example: [bold]zoo generate ./model --text "Good morning." -o morning.wav[/]
+
+    Example: [bold]zoo generate ./model --class circle --count 4 -o circle.png[/]
+    """
+    decoder = registry.load_decoder(name, device)
+    written = decoder.tokens.vocabulary is not None
+    target = None if output is not None and str(output) == "-" else output
+    if target is None and not written:
+        raise UserError("say which file to write: -o FILE")
+    printed = target is None and not as_json
+    show = print_part if printed and count == 1 and decoder.info.causal else None
+    with progress_bar(name, as_json or show is not None) as progress:
+        found = zoo.generate(
+            decoder, target, prompt=prompt, text=text, label=label, steps=steps, seconds=seconds,
+            size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
+            top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
+            passes=None if passes is None else whole_numbers(passes), speed=speed, seed=seed, codec=codec,
+            device=device, progress=progress, stream=show,
+        )  # fmt: skip
+    facts = found.facts()
+    files = [str(file) for file in found.files]
+    if as_json:
+        return print_json({"model": name, "files": files} | ({"text": found.text} if written else {}) | facts)
+    if printed:
+        print("" if show is not None else "\n\n".join(found.text))
+    print(f"{name} -> {', '.join(files) or 'text'}: {speed_of(facts)}", file=sys.stderr if printed else sys.stdout)
+
+
+def print_part(text: str) -> None:
+    """Text on stdout, as it comes."""
+    print(text, end="", flush=True)
+
+
+def speed_of(facts: dict[str, Any]) -> str:
+    """How fast and how exactly something was generated, in a line."""
+    drafts = facts["accepted_length"]
+    return (
+        f"{facts['tokens']} tokens, {facts['tokens_per_second']:.3g} a second, in {facts['passes']} passes"
+        f"{'' if drafts is None else f', {drafts:.2f} drafted steps accepted in each'}; {facts['exactness']}"
+    )
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width of "WIDTHxHEIGHT", or of a square's "SIDE"."""
+    sides = text.lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() for side in sides):
+        raise UserError(f"{text!r} is no size; give WIDTHxHEIGHT in pixels, as in 256x192")
+    return int(sides[-1]), int(sides[0])
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Of "16,8,4"."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise UserError(f"{text!r} is no list of whole numbers; give some, as in 16,8,4")
+    return [int(part) for part in parts]
+
+
 @app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train_command(
     context: typer.Context,

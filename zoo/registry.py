@@ -37,6 +37,10 @@ ARCHITECTURES = {
     "ctc": "zoo.decoders.ctc:CTCDecoder",
     "masked": "zoo.decoders.masked:MaskedDecoder",
     "conditioned-masked": "zoo.decoders.conditioned:ConditionedMasked",
+    "depth": "zoo.decoders.depth:DepthDecoder",
+    "conditioned-depth": "zoo.decoders.conditioned:ConditionedDepth",
+    "next-scale": "zoo.decoders.next_scale:NextScaleDecoder",
+    "conditioned-next-scale": "zoo.decoders.conditioned:ConditionedNextScale",
 }
 
 
@@ -160,6 +164,23 @@ def load_codec(name: str | Path, device: str | torch.device = "cpu") -> Codec:
     model = load(name, device)
     if not isinstance(model, Codec):
         raise UserError(f"{name} is a decoder, which continues tokens; give a codec, which makes them of media")
+    return model
+
+
+def load_decoder(name: str | Path, device: str | torch.device = "cpu") -> TokenModel:
+    """As `load`, of models that continue tokens.
+
+    Raises:
+        UserError: Also, the model is a codec.
+    """
+    from zoo.decoders.base import TokenModel
+
+    model = load(name, device)
+    if not isinstance(model, TokenModel):
+        raise UserError(
+            f"{name} is a codec, which turns media into tokens and back: `zoo tokenize`, `zoo reconstruct`; give a"
+            " decoder, which makes tokens"
+        )
     return model
 
 

@@ -1,0 +1,103 @@
+"""Text, sound and pictures from trained decoders, at one call: `zoo.generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from zoo import registry
+from zoo.codecs.errors import UserError
+from zoo.codecs.image.tiling import Progress
+from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.proposers import Proposer
+from zoo.generation_media import codec_for, show
+from zoo.generation_output import files_of, write_media, write_text
+from zoo.generation_request import request_for, sampling_for
+from zoo.generation_result import Generated
+from zoo.generation_text import write_on
+from zoo.pipeline import refuse
+
+
+def generate(
+    model: str | Path | TokenModel,
+    output: str | Path | None = None,
+    *,
+    prompt: str | Path | None = None,
+    text: str | Path | None = None,
+    label: str | int | None = None,
+    steps: int | None = None,
+    seconds: float | None = None,
+    size: tuple[int, int] | None = None,
+    count: int = 1,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    guidance: float = 1.0,
+    proposer: str | Proposer | None = None,
+    rule: str | None = None,
+    window: int | None = None,
+    passes: int | Sequence[int] | None = None,
+    speed: float | None = None,
+    seed: int = 0,
+    codec: str | Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    stream: Callable[[str], None] | None = None,
+) -> Generated:
+    """Draw text, sound or pictures from a trained decoder.
+
+    The same seed gives the same, whatever `count` is and, under the rule "equal", whatever drafts.
+
+    Args:
+        model: What `zoo.load` takes, or a decoder that it gave.
+        output: File to write; its ending chooses the format, `.ztok` the tokens. Where `count` is above 1, numbers are
+            put behind its name. Default: nothing is written.
+        prompt: What to go on with: text, or a file that holds it; of decoders of media, a token file or media.
+        text: What to say, or a file that holds it. Long texts are said in pieces, cut behind sentences.
+        label: Class or speaker, by name or number. Default: none, and of speakers the first.
+        steps: Most steps to add. Default: of text 256, of sound as many as there is room for.
+        seconds: Sound: how long; decoders that decide upon their end may end sooner. Default: as long as `text` takes.
+        size: Pictures: height and width in pixels. Default: as the decoder learned them.
+        count: How many.
+        temperature, top_k, top_p: See `zoo.decoders.sampling.Law`; the default temperature is .8 for text, else 1.
+        guidance: Scale of classifier-free guidance; 1: none.
+        proposer: Of drafts: a name in `proposers.NAMES`, "draft:MODEL" for a smaller decoder of the same tokens, or a
+            proposer.
+        rule, window: What stands of a draft, by name, and its most slots. Default: "equal" and 5.
+        passes: Masked decoders: forward passes, for all codebooks together or for each in turn. Default: 16; where the
+            decoder is told which codebook it fills, half as many for each finer one.
+        speed: Speech: times the mean pace of the speaker.
+        seed: Of all that is drawn.
+        codec: Name or directory of the codec, if it does not ship with this program.
+        device: Where to compute.
+        progress: Called with samples done, in fractions, and their number.
+        stream: Called with text as it comes, the prompt first; needs a causal decoder and a `count` of 1.
+
+    Raises:
+        UserError: There is no such decoder, or it cannot do what is asked.
+    """
+    decoder: Any = model if isinstance(model, TokenModel) else registry.load_decoder(model, device)
+    if decoder.tokens.vocabulary is not None:
+        refuse("decoders of text", codec=codec)
+    used = None if decoder.tokens.vocabulary is not None else codec_for(decoder.tokens, codec, device)
+    medium = "text" if used is None else used.info.media
+    request = request_for(decoder, medium, prompt, text, label, steps, seconds, size, count, speed)
+    sampling = sampling_for(decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, seed)
+    if guidance != 1 and request.label is None and request.text is None:
+        raise UserError("guidance leads towards a class or a text; give one")
+    if stream is not None and (medium != "text" or count != 1 or not decoder.info.causal):
+        raise UserError("only the one text of a causal decoder comes piece by piece; leave the stream out")
+    files = () if output is None else tuple(files_of(output, medium, count))
+    found = (
+        write_on(decoder, request, sampling, progress, stream)
+        if used is None
+        else show(decoder, request, sampling, used, progress)
+    )
+    for index, file in enumerate(files):
+        if used is None:
+            write_text(file, found.text[index])
+        else:
+            write_media(file, found.media[index], found.tokens[index], used)
+    return replace(found, files=files)

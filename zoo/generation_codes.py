@@ -1,0 +1,310 @@
+"""Codes of any layout, drawn by the loop that a decoder takes: step by step, by filling in, or scale by scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from zoo.codecs.errors import UserError
+from zoo.codecs.image.tiling import Progress
+from zoo.decoders.base import TokenModel
+from zoo.decoders.conditioning import Conditions
+from zoo.decoders.layouts import Layout
+from zoo.decoders.layouts.base import Shape
+from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
+from zoo.decoders.sampling import Law, Noise, Result, choosers, decode_masked, stream
+from zoo.decoders.sampling.proposers import Outcome, Proposer
+from zoo.token_facts import positions_of
+
+ROWS = 16  # drawn side by side: a pass reads all weights, however many rows it is for
+PASSES = 16
+
+Codes = Int[Tensor, "Q *grid"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How codes are drawn.
+
+    Attributes:
+        law: What from; of two streams for guidance, the second one without conditions.
+        seed: Of the noise.
+        proposer: Makes what drafts for rows of these conditions; None: one step at a time.
+        rule, window: See `zoo.decoders.sampling.stream`.
+        passes: Of masked decoders: for all codebooks together, or for each in turn; (): `PASSES`.
+        schedule: See `zoo.decoders.sampling.decode_masked`.
+        choice: See `zoo.decoders.sampling.choosers.Confidence.temperature`.
+    """
+
+    law: Law
+    seed: int = 0
+    proposer: Callable[[Conditions | None], Proposer] | None = None
+    rule: str = "equal"
+    window: int = 5
+    passes: tuple[int, ...] = ()
+    schedule: str = "cosine"
+    choice: float = 0.0
+
+    def noise(self, ids: Sequence[int]) -> Noise:
+        """Of rows of these ids: what a row gets does not depend on what is drawn beside it."""
+        return Noise(self.seed, rows=tuple(ids))
+
+    def conditions(self, cond: Conditions | None) -> Conditions | None:
+        """Those of all streams of the law."""
+        copies = len(self.law.streams)
+        return cond if cond is None or copies == 1 else Conditions.stack([cond, *[None] * (copies - 1)])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn.
+
+    Attributes:
+        codes: Of each row; int64 `[Q, *grid]`.
+        results: Of the loops that ran, in order.
+    """
+
+    codes: list[Codes]
+    results: list[Result]
+
+
+def draw_codes(
+    model: TokenModel,
+    layout: Layout,
+    shapes: Sequence[Shape],
+    ids: Sequence[int],
+    cond: Conditions | None,
+    sampling: Sampling,
+    prompt: Codes | None = None,
+    stop: int | None = None,
+    progress: Progress | None = None,
+    watch: Callable[[Outcome], None] | None = None,
+) -> Drawn:
+    """Draw a grid of codes for each row.
+
+    Args:
+        model: In eval mode; causal, masked or next-scale.
+        layout: Of its steps.
+        shapes: Grid of each row, prompt included; where the layout has an end token, the largest that may come out.
+        ids: Noise of each row.
+        cond: Of the rows.
+        prompt: Codes that each row begins with, in the grid's first corner; -1 is none.
+        stop: A code of the first codebook behind which nothing comes.
+        progress: Called with the rows that are done, in fractions, and their number.
+        watch: Sees each round of a causal decoder.
+
+    Raises:
+        UserError: The decoder cannot draw such grids, or nothing is left to draw.
+    """
+    drawn = Drawn([], [])
+    for first in range(0, len(shapes), ROWS):
+        rows = slice(first, first + ROWS)
+        size = len(shapes[rows])
+
+        def report(share: float, first: int = first, size: int = size) -> None:
+            if progress is not None:
+                progress(first + share * size, len(shapes))
+
+        task = Task(model, layout, shapes[rows], ids[rows], cond and cond.rows(rows), sampling, prompt, report)
+        try:
+            part = task.run(stop, watch)
+        except ValueError as error:
+            raise UserError(f"this decoder cannot do that: {error}") from error
+        drawn.codes.extend(part.codes)
+        drawn.results.extend(part.results)
+        report(1.0)
+    return drawn
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows that are drawn side by side; see `draw_codes`."""
+
+    model: TokenModel
+    layout: Layout
+    shapes: Sequence[Shape]
+    ids: Sequence[int]
+    cond: Conditions | None
+    sampling: Sampling
+    prompt: Codes | None
+    report: Callable[[float], None]
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def run(self, stop: int | None, watch: Callable[[Outcome], None] | None) -> Drawn:
+        """By the loop that the decoder takes."""
+        if isinstance(core(self.model), NextScaleDecoder):
+            return self.scale_by_scale()
+        return self.step_by_step(stop, watch) if self.model.info.causal else self.by_filling_in()
+
+    def step_by_step(self, stop: int | None, watch: Callable[[Outcome], None] | None) -> Drawn:
+        """Steps up to the one that completes the last frame.
+
+        The row's end comes with a step of its first codebook. Where others come later, its length is known from then
+        on, and a second run draws what is missing of its frames.
+        """
+        layout, shapes, results = self.layout, list(self.shapes), []
+        tokens = [self._begin(shape) for shape in shapes]
+        rows = [row for row, shape in enumerate(shapes) if len(tokens[row]) < steps_of(layout, shape)]
+        if len(rows) < len(shapes):
+            raise UserError("the prompt leaves nothing to draw; ask for more, or give a shorter one")
+        while rows:
+            result = self._continued(tokens, shapes, rows, stop, watch)
+            results.append(result)
+            for index, row in enumerate(rows):
+                came = result.codes[index, : int(result.lengths[index])].cpu()
+                tokens[row] = torch.cat((tokens[row], came))
+                if layout.end:
+                    shapes[row] = (int(layout.lengths(tokens[row][None], shapes[row])),)
+                elif int(came[-1, 0]) == stop:
+                    shapes[row] = (int((layout.completed_at(shapes[row]) <= len(tokens[row])).sum()),)
+            rows = [row for row in rows if len(tokens[row]) < steps_of(layout, shapes[row])]
+        needed = [steps_of(layout, shape) for shape in shapes]
+        cut = [part[None, :count] for part, count in zip(tokens, needed, strict=True)]
+        return Drawn([layout.unpack(part, shape)[0] for part, shape in zip(cut, shapes, strict=True)], results)
+
+    def by_filling_in(self) -> Drawn:
+        """All places of a row, known ones as they are."""
+        if self.model.info.specials < 1:
+            raise UserError("this decoder is neither causal nor knows a mask token: there is no way to draw from it")
+        layout, passes = self.layout, passes_of(self.model, self.sampling.passes)
+        known = [given_steps(layout, shape, self.prompt) for shape in self.shapes]
+        if any((steps >= torch.tensor(self.model.info.cards)).any() for steps in known):
+            raise UserError("steps that are fixed by the layout cannot be filled in; masked decoders need a plain one")
+        lengths = torch.tensor([len(steps) for steps in known])
+        positions = positions_of(layout, self.model.info, max(self.shapes))
+        asked, total = -1, passes if isinstance(passes, int) else sum(passes)  # the law is asked for once before
+
+        def law(_: float) -> Law:
+            nonlocal asked
+            asked += 1
+            self.report(max(0, asked - 1) / total)
+            return self.sampling.law
+
+        result = decode_masked(
+            self.model, pad_sequence(known, batch_first=True, padding_value=-1).to(self.device), passes, law,
+            self.sampling.noise(self.ids), self.sampling.schedule, choosers.Confidence(self.sampling.choice),
+            lengths=None if len(lengths.unique()) == 1 else lengths.to(self.device),
+            cond=self.sampling.conditions(self.cond),
+            positions=None if positions is None else positions.to(self.device),
+        )  # fmt: skip
+        rows = zip(result.codes.cpu(), lengths.tolist(), self.shapes, strict=True)
+        return Drawn([layout.unpack(row[None, :length], shape)[0] for row, length, shape in rows], [result])
+
+    def scale_by_scale(self) -> Drawn:
+        """All scales of a picture."""
+        if self.prompt is not None:
+            raise UserError("a next-scale decoder draws whole pictures and takes no prompt; leave it out")
+        rows, sampling = len(self.shapes), self.sampling
+        cond = sampling.conditions(self.cond)
+        result = decode_scales(self.model, rows, sampling.law, sampling.noise(self.ids), cond)
+        return Drawn(list(self.layout.unpack(result.codes.cpu(), self.shapes[0])), [result])
+
+    def _begin(self, shape: Shape) -> Int[Tensor, "N S"]:
+        """The first steps, as far as they are known altogether."""
+        count = known_steps(self.layout, shape, self.prompt)
+        if not count:
+            raise UserError("this decoder goes on with what it is given and cannot begin by itself; give a prompt")
+        return given_steps(self.layout, shape, self.prompt)[:count]
+
+    def _continued(
+        self,
+        tokens: list[Int[Tensor, "N S"]],
+        shapes: list[Shape],
+        rows: list[int],
+        stop: int | None,
+        watch: Callable[[Outcome], None] | None,
+    ) -> Result:
+        layout, sampling, info = self.layout, self.sampling, self.model.info
+        lengths = torch.tensor([len(tokens[row]) for row in rows])
+        whole = torch.tensor([steps_of(layout, shapes[row]) for row in rows])
+        if whole.max() > info.context:
+            raise UserError(
+                f"{int(whole.max())} steps, prompt included, are more than the {info.context} that this decoder was"
+                " made for; shorten the prompt, or ask for less"
+            )
+        forced = pad_sequence(
+            [given_steps(layout, shapes[row], self.prompt) for row in rows], batch_first=True, padding_value=-1
+        )
+        positions = [positions_of(layout, info, shapes[row]) for row in rows]
+        places = None
+        if positions[0] is not None:
+            places = pad_sequence([found[0] for found in positions], batch_first=True).to(self.device)
+        copies, cond = len(sampling.law.streams), self.cond and self.cond.rows(torch.tensor(rows))
+        prompt = pad_sequence([tokens[row] for row in rows], batch_first=True).to(self.device)
+        rounds = stream(
+            self.model, prompt.repeat(copies, 1, 1), (whole - lengths).to(self.device), sampling.law,
+            sampling.noise([self.ids[row] for row in rows]), sampling.proposer and sampling.proposer(cond),
+            sampling.rule, lengths=lengths.repeat(copies).to(self.device), cond=sampling.conditions(cond),
+            stop=[token for token in (layout.end_id, stop) if token is not None], window=sampling.window,
+            forced=forced.to(self.device), positions=places,
+        )  # fmt: skip
+        done = torch.zeros(len(rows))
+        while True:
+            try:
+                outcome = next(rounds)
+            except StopIteration as end:
+                return end.value
+            done += outcome.count.cpu()
+            self.report(float(done.max() / (whole - lengths).max()))
+            if watch is not None:
+                watch(outcome)
+
+
+def core(model: TokenModel) -> TokenModel:
+    """The decoder itself, without what encodes its conditions."""
+    return getattr(model, "decoder", model)
+
+
+def given_steps(layout: Layout, shape: Shape, prompt: Codes | None) -> Int[Tensor, "N S"]:
+    """What is known of a grid's steps before any is drawn: structure, and the codes of a prompt; -1 elsewhere."""
+    steps = layout.forced(shape)
+    if prompt is not None:
+        if any(have > room for have, room in zip(prompt.shape[1:], shape, strict=True)):
+            raise UserError(f"the prompt has a grid of {tuple(prompt.shape[1:])}, asked for is one of {shape}")
+        places = layout.places(shape)[(slice(None), *(slice(side) for side in prompt.shape[1:]))]
+        steps.view(-1)[places[prompt >= 0]] = prompt[prompt >= 0]
+    return steps
+
+
+def known_steps(layout: Layout, shape: Shape, prompt: Codes | None) -> int:
+    """How many steps come before the first in which something is to be drawn."""
+    return int((given_steps(layout, shape, prompt) >= 0).all(1).long().cumprod(0).sum())
+
+
+def steps_of(layout: Layout, shape: Shape) -> int:
+    """After how many steps a grid has all its codes; structure behind them needs no decoder."""
+    found = layout.completed_at(shape)
+    return int(found.max()) if found.numel() else 0
+
+
+def most_frames(layout: Layout, steps: int) -> int:
+    """The longest grid of one axis whose codes take no more than so many steps."""
+    low, high = 0, steps
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if steps_of(layout, (middle,)) <= steps else (low, middle - 1)
+    return low
+
+
+def passes_of(model: TokenModel, passes: Sequence[int]) -> int | list[int]:
+    """For `decode_masked`: of all codebooks together, or of each in turn, for decoders that are told the level.
+
+    One number for such a decoder is that of the first codebook; each finer one, which matters less and is known better,
+    gets half as many.
+    """
+    books, decoder = model.info.codebooks, core(model)
+    by_level = getattr(decoder, "levels", None) is not None or len(getattr(decoder, "windows", ())) > 0
+    passes = passes or (PASSES,)
+    if len(passes) == 1:
+        return [max(1, passes[0] >> book) for book in range(books)] if by_level and books > 1 else passes[0]
+    if len(passes) != books:
+        raise UserError(f"passes {list(passes)} for {books} codebooks; give one number for each, or one for all")
+    return list(passes)

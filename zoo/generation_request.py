@@ -1,0 +1,188 @@
+"""What is asked of a decoder, checked against what it can do, and how its codes are to be drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo import registry
+from zoo.codecs.errors import UserError
+from zoo.codecs.files import printable
+from zoo.configs import suggestion
+from zoo.decoders.base import TokenModel
+from zoo.decoders.conditioning import Conditions, text_ids
+from zoo.decoders.sampling import Law, proposers, rules
+from zoo.decoders.sampling import guidance as streams_of
+from zoo.decoders.sampling.proposers import DraftModel, Proposer
+from zoo.generation_codes import Sampling
+from zoo.pipeline import refuse
+from zoo.token_facts import TokenFacts
+
+DRAFT = "draft:"
+TEMPERATURE = {"text": 0.8, "audio": 1.0, "image": 1.0}
+CHOICE = {"text": 0.0, "audio": 0.0, "image": 4.5}  # noise in the order of filling in; MaskGIT's pictures take that
+SCHEDULE = {"text": "linear", "audio": "cosine", "image": "cosine"}  # that of text is LLaDA's
+
+
+@dataclass(frozen=True)
+class Request:
+    """See `zoo.generate`; texts are read and the label is a number."""
+
+    prompt: str | Path | None
+    text: str | None
+    label: int | None
+    steps: int | None
+    seconds: float | None
+    size: tuple[int, int] | None
+    count: int
+    speed: float | None
+
+    def conditions(
+        self, decoder: TokenModel, rows: int, texts: Sequence[str] = (), paces: Sequence[float | None] = ()
+    ) -> Conditions | None:
+        """Of so many rows, each with its text if there are any; None if there is nothing to tell."""
+        place = next(decoder.parameters()).device
+        parts: dict[str, Any] = {}
+        if self.label is not None:
+            parts["labels"] = torch.full((rows,), self.label, device=place)
+        if any(texts):
+            parts["text"] = text_ids(texts).to(place)
+            if "pace" in decoder.info.conditioning:
+                parts["pace"] = torch.tensor(paces, device=place)
+        return Conditions(**parts) if parts else None
+
+
+def request_for(
+    decoder: TokenModel,
+    medium: str,
+    prompt: str | Path | None,
+    text: str | Path | None,
+    label: str | int | None,
+    steps: int | None,
+    seconds: float | None,
+    size: tuple[int, int] | None,
+    count: int,
+    speed: float | None,
+) -> Request:
+    """What a decoder of that medium is asked for.
+
+    Raises:
+        UserError: It cannot do that.
+    """
+    facts, kinds = decoder.tokens, decoder.info.conditioning
+    for name, value in {"steps": steps, "seconds": seconds, "count": count, "speed": speed}.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"{name} is {value}; ask for more than 0")
+    if text is not None and "text" not in kinds:
+        takes = f"takes {', '.join(kinds)}, and no text" if kinds else "takes no text"
+        raise UserError(f"this decoder {takes}; leave it out, or to go on with a text, give it as the prompt")
+    if medium == "text":
+        refuse("decoders of text", seconds=seconds, size=size, speed=speed)
+        prompt = None if prompt is None else read_text(prompt)
+    elif medium == "image":
+        refuse("pictures", seconds=seconds, steps=steps, speed=speed)
+    else:
+        refuse("sound", size=size)
+        if not decoder.info.causal:
+            refuse("decoders that fill in", steps=steps)
+        if text is None or seconds is not None:
+            refuse("sound without text, or of a given length", speed=speed)
+    if prompt is not None and medium != "text" and not os.path.isfile(prompt):
+        raise UserError(f"{printable(prompt)}: is no file; what this decoder goes on with is a token file or media")
+    number = None if label is None else label_number(facts, kinds, label)
+    if medium == "audio" and text is not None and number is None and facts.labels:
+        number = 0
+    words = None if text is None else read_text(text)
+    return Request(prompt, words, number, steps, seconds, size, count, speed)
+
+
+def read_text(text: str | Path) -> str:
+    """The text, or what the file of that name holds."""
+    if not os.path.isfile(text):
+        return str(text)
+    try:
+        return Path(text).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{printable(text)}: cannot be read as text ({error}); give UTF-8") from None
+
+
+def label_number(facts: TokenFacts, kinds: Sequence[str], label: str | int) -> int:
+    """Of a class by its name or number.
+
+    Raises:
+        UserError: There are no classes, or not this one.
+    """
+    if "labels" not in kinds:
+        raise UserError(f"this decoder knows no classes; leave {label!r} out")
+    if label in facts.labels:
+        return facts.labels.index(label)
+    if str(label).isdecimal() and (not facts.labels or int(label) < len(facts.labels)):
+        return int(label)
+    raise UserError(f"this decoder knows no class {label!r}{suggestion(str(label), facts.labels)}")
+
+
+def sampling_for(
+    decoder: TokenModel,
+    medium: str,
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    guidance: float,
+    proposer: str | Proposer | None,
+    rule: str | None,
+    window: int | None,
+    passes: int | Sequence[int] | None,
+    seed: int,
+) -> Sampling:
+    """How codes of that medium are drawn.
+
+    Raises:
+        UserError: Settings out of range, names that do not exist, or what this decoder has no use for.
+    """
+    if decoder.info.causal:
+        refuse("decoders that go step by step", passes=passes)
+    else:
+        refuse("decoders that do not go step by step", proposer=proposer, rule=rule, window=window)
+    if proposer is None:
+        refuse("drawing without drafts; name a proposer", rule=rule, window=window)
+    counts = () if passes is None else (passes,) if isinstance(passes, int) else tuple(passes)
+    if min(counts, default=1) < 1 or (window or 1) < 1:
+        raise UserError(f"passes {list(counts)} and a window of {window}: ask for 1 or more")
+    if guidance != 1 and not decoder.info.conditioning:
+        raise UserError("guidance leads towards a condition, and this decoder takes none; leave it out")
+    try:
+        heat = TEMPERATURE[medium] if temperature is None else temperature
+        law = Law(temperature=heat, top_k=top_k, top_p=top_p, streams=streams_of(guidance))
+        rules.find(rule or "equal")
+        drafts = None if proposer is None else drafter(decoder, proposer)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return Sampling(
+        law, seed, drafts, rule or "equal", window or 5, counts, SCHEDULE[medium], CHOICE[medium]
+    )  # fmt: skip
+
+
+def drafter(decoder: TokenModel, proposer: str | Proposer) -> Callable[[Conditions | None], Proposer]:
+    """Makes the proposer for rows of some conditions.
+
+    Raises:
+        UserError: The draft decoder is of other tokens.
+        ValueError: No proposer has the name.
+    """
+    if isinstance(proposer, Proposer):
+        return lambda _: proposer
+    if not proposer.startswith(DRAFT):
+        proposers.find(proposer)  # said now if there is none
+        return lambda _: proposers.find(proposer)
+    name = proposer.removeprefix(DRAFT)
+    draft: Any = registry.load_decoder(name, next(decoder.parameters()).device)
+    for what in ("layout", "vocabulary", "codec", "weights"):
+        if getattr(draft.tokens, what) != getattr(decoder.tokens, what):
+            raise UserError(f"the decoder {name} is of another {what}; a draft must be of the same tokens")
+    takes = draft.info.conditioning
+    return lambda cond: DraftModel(draft, cond if takes else None)

@@ -1,0 +1,118 @@
+"""How long what an audio decoder says will be, and long texts in pieces that it can say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zoo.codecs.errors import UserError
+
+PAUSE_SECONDS = 0.15  # between pieces; each has some silence of its own at its ends
+SLOWEST = 2.0  # times the mean pace: who has not come to an end by then never will
+BREATH_SECONDS = 1.0  # silence at the ends of a recording, which short texts have as well as long ones
+SPREAD = 1.25  # how far behind the mean pace a piece may fall and still fit
+
+SENTENCE_END = re.compile(r"(?<=[.!?…。！？])\s+")
+CLAUSE_END = re.compile(r"(?<=[,;:–—])\s+")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is said in one go.
+
+    Attributes:
+        text: "" for none.
+        frames: How many there will be, or, where the decoder decides, may be.
+        pace: Frames for a byte of the text; None if nobody knows.
+    """
+
+    text: str
+    frames: int
+    pace: float | None = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a decoder can say in one go.
+
+    Attributes:
+        rate: Frames a second.
+        most: Most frames.
+        ends: It decides where to end, at `most` at the latest.
+    """
+
+    rate: float
+    most: int
+    ends: bool
+
+    def frames(self, seconds: float | None) -> int:
+        """Of something without text.
+
+        Raises:
+            UserError: Nobody said how long it is to be, or it is too long.
+        """
+        if seconds is None and not self.ends:
+            raise UserError("this decoder does not decide how long it goes on; say how long: seconds")
+        frames = self.most if seconds is None else max(1, round(seconds * self.rate))
+        if frames > self.most:
+            raise UserError(
+                f"{seconds:g} s are {frames} frames, prompt included at most {self.most} are possible; ask for"
+                f" {math.floor(self.most / self.rate * 10) / 10:g} s or less"
+            )
+        return frames
+
+
+def pieces_of(text: str, room: Room, pace: float | None, seconds: float | None) -> list[Piece]:
+    """A text in as few pieces as the decoder can say, cut behind sentences or, in longer ones, clauses.
+
+    Args:
+        pace: Frames for a byte, as the speaker has it; None if unknown.
+        seconds: Of all pieces together, in place of the pace's.
+
+    Raises:
+        UserError: An empty text, one that cannot be cut, or of which nobody knows how long it takes.
+    """
+    text = " ".join(text.split())
+    if not text:
+        raise UserError("the text is empty; give some words to say")
+    if seconds is not None:
+        pace = seconds * room.rate / len(text.encode())
+    if pace is None:
+        return [Piece(text, room.frames(None))]
+    fitting = math.floor(room.most / pace / (SPREAD if room.ends and seconds is None else 1))
+    pieces = cut(text, fitting)
+    if not room.ends or seconds is not None:
+        counts = [max(1, round(len(piece.encode()) * pace)) for piece in pieces]
+    else:
+        spare = BREATH_SECONDS * room.rate
+        counts = [math.ceil(len(piece.encode()) * pace * SLOWEST + spare) for piece in pieces]
+    return [Piece(piece, min(count, room.most), pace) for piece, count in zip(pieces, counts, strict=True)]
+
+
+def cut(text: str, most: int) -> list[str]:
+    """Pieces of at most so many bytes, as few as possible without cutting other than behind sentences and clauses."""
+    parts: list[str] = []
+    for sentence in SENTENCE_END.split(text):
+        parts.extend([sentence] if len(sentence.encode()) <= most else CLAUSE_END.split(sentence))
+    for part in parts:
+        if len(part.encode()) > most:
+            brief = part if len(part) <= 40 else part[:40] + "..."
+            raise UserError(
+                f"{brief!r} has {len(part.encode())} bytes, this decoder says at most {most} in one go; cut it by full"
+                " stops or commas, or speak faster"
+            )
+    return joined(parts, most)
+
+
+def joined(parts: Sequence[str], most: int) -> list[str]:
+    """Neighbours together, as far as they stay within so many bytes."""
+    pieces = [parts[0]]
+    for part in parts[1:]:
+        both = f"{pieces[-1]} {part}"
+        if len(both.encode()) <= most:
+            pieces[-1] = both
+        else:
+            pieces.append(part)
+    return pieces

@@ -1,0 +1,75 @@
+"""Text from decoders of a vocabulary, as it comes."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+
+import torch
+
+from zoo.codecs.errors import UserError
+from zoo.codecs.image.tiling import Progress
+from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.proposers import Outcome
+from zoo.generation_codes import Sampling, draw_codes, most_frames
+from zoo.generation_request import Request
+from zoo.generation_result import Generated
+from zoo.vocabulary import Vocabulary
+
+STEPS = 256
+
+
+def write_on(
+    decoder: TokenModel,
+    request: Request,
+    sampling: Sampling,
+    progress: Progress | None,
+    stream: Callable[[str], None] | None,
+) -> Generated:
+    """Go on with a text until the vocabulary's end, or for so many steps.
+
+    Raises:
+        UserError: There is nothing to go on with, or no room for it.
+    """
+    vocabulary, layout, prompt = decoder.tokens.vocabulary, decoder.tokens.layout, str(request.prompt or "")
+    given = vocabulary.encode(prompt)
+    if not given and decoder.info.causal and not layout.begin:
+        raise UserError("this decoder goes on with a text; give the beginning of one: prompt")
+    room = most_frames(layout, decoder.info.context) - len(given)
+    if room < (request.steps or 1):
+        raise UserError(
+            f"the prompt has {len(given)} tokens and the decoder room for {max(0, room) + len(given)} in all; shorten"
+            " the prompt or the steps"
+        )
+    shape = (len(given) + (request.steps or min(STEPS, room)),)
+    printer = None
+    if stream is not None:
+        stream(prompt)
+        printer = Printer(vocabulary, stream)
+    drawn = draw_codes(
+        decoder, layout, [shape] * request.count, range(request.count), request.conditions(decoder, request.count),
+        sampling, torch.tensor(given, dtype=torch.int64)[None], vocabulary.end, progress, printer,
+    )  # fmt: skip
+    came = [codes[0, len(given) :].tolist() for codes in drawn.codes]
+    texts = tuple(prompt + decoded(vocabulary, tokens) for tokens in came)
+    return Generated("text", tuple(drawn.results), sum(map(len, came)), text=texts)
+
+
+class Printer:
+    """Hands on the text of the first row as its tokens come."""
+
+    def __init__(self, vocabulary: Vocabulary, stream: Callable[[str], None]) -> None:
+        self.vocabulary, self.stream = vocabulary, stream
+        self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __call__(self, outcome: Outcome) -> None:
+        tokens = outcome.tokens[0, : int(outcome.count[0]), 0].tolist()
+        if text := self.utf8.decode(self.vocabulary.decode(tokens)):
+            self.stream(text)
+
+
+def decoded(vocabulary: Vocabulary, tokens: list[int]) -> str:
+    """The text of tokens up to the end; the beginning of a character that is not complete is left out."""
+    if vocabulary.end in tokens:
+        tokens = tokens[: tokens.index(vocabulary.end)]
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(vocabulary.decode(tokens))
