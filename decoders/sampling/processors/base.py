@@ -38,7 +38,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def rollback(self, n: Int[Tensor, "R"]) -> None:
-        """As if the last `n` steps of each row had not come."""
+        """As if the last `n` steps of each row had not come. What is left stands: nobody goes back behind it."""
 
     @abstractmethod
     def fork(self, rows: Int[Tensor, "S"]) -> Tracker:
@@ -115,6 +115,11 @@ def seen(
     there = step < lengths[:, None]
     if window is not None:
         there &= step >= lengths[:, None] - window
-    counted = there[..., None] & (tokens >= 0) & (tokens < vocabulary)
+    return counted(tokens, there[..., None], vocabulary)
+
+
+def counted(tokens: Int[Tensor, "R S Q"], there: Bool[Tensor, "R S #Q"], vocabulary: int) -> Int[Tensor, "R Q V"]:
+    """How often each token of each codebook stands where it is `there`."""
+    there = there & (tokens >= 0) & (tokens < vocabulary)
     counts = tokens.new_zeros(tokens.shape[0], tokens.shape[2], vocabulary)
-    return counts.scatter_add_(2, tokens.where(counted, 0).mT, counted.mT.to(counts.dtype))
+    return counts.scatter_add_(2, tokens.where(there, 0).mT, there.mT.to(counts.dtype))
