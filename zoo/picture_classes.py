@@ -80,7 +80,7 @@ class Classifier(nn.Module):
         return self.classes(self.features(pictures))
 
 
-def train(examples: Labelled, classes: int, epochs: int = 5, seed: int = 0, rate: float = 4e-3) -> Classifier:
+def train(examples: Labelled, classes: int, epochs: int = 3, seed: int = 0, rate: float = 4e-3) -> Classifier:
     """A classifier of these examples; the same arguments give the same one on the same machine."""
     draw = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -299,8 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
     make.add_argument("--out", type=Path, required=True, help="folder to write the classifier to")
     make.add_argument("--codec", default="variable.photos", help="whose reconstructions it must know")
     make.add_argument("--codebooks", type=int, default=4, help="of these reconstructions")
-    make.add_argument("--reconstructed", type=int, default=4000, help="training pictures that count twice, thus")
-    make.add_argument("--epochs", type=int, default=5, help="passes over all pictures")
+    make.add_argument("--reconstructed", type=int, default=2000, help="training pictures that count twice, thus")
+    make.add_argument("--epochs", type=int, default=3, help="passes over all pictures")
     make.add_argument("--seed", type=int, default=0, help="of the first weights and the order of pictures")
     make.set_defaults(run=train_command)
     ask = commands.add_parser("judge", help="judge generated pictures")

@@ -179,7 +179,7 @@ def _mirrored(right: list[tuple[float, float]]) -> Points:
 
 _DISC = _around(np.ones(96))
 
-# All lie in a circle with radius 1, upright, y pointing down.
+# Upright, y pointing down, in a circle with radius 1, over which only the lobes of the heart and the cut-outs reach.
 SHAPES: dict[str, Outline] = {
     "arrow": [(_mirrored([(0, -1), (0.8, -0.1), (0.3, -0.1), (0.3, 0.95)]), True)],
     "ball": [(0.85 * _DISC, True)],
