@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from zoo.decoders.conditioning import ConditionConfig, ConditionedDecoder
+from zoo.decoders.depth import DepthConfig, DepthDecoder
 from zoo.decoders.masked import MaskedConfig, MaskedDecoder
+from zoo.decoders.next_scale import NextScaleConfig, NextScaleDecoder
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,33 @@ class ConditionedConfig:
     decoder: AutoregressiveConfig
 
 
+@dataclass(frozen=True)
+class ConditionedDepthConfig(ConditionedConfig):
+    """The same with a depth transformer over the codes of a frame."""
+
+    decoder: DepthConfig
+
+
+@dataclass(frozen=True)
+class ConditionedMaskedConfig(ConditionedConfig):
+    """The same of a decoder that fills in."""
+
+    decoder: MaskedConfig
+
+
+@dataclass(frozen=True)
+class ConditionedNextScaleConfig:
+    """Shape of a conditioned decoder of ever finer maps.
+
+    Attributes:
+        conditions: What it is conditioned on, and how.
+        decoder: What draws.
+    """
+
+    conditions: ConditionConfig
+    decoder: NextScaleConfig
+
+
 class ConditionedAutoregressive(ConditionedDecoder):
     """An `AutoregressiveDecoder` with the encoder of its conditions."""
 
@@ -33,17 +62,14 @@ class ConditionedAutoregressive(ConditionedDecoder):
         self.config = config
 
 
-@dataclass(frozen=True)
-class ConditionedMaskedConfig:
-    """Shape of a conditioned masked decoder.
+class ConditionedDepth(ConditionedDecoder):
+    """A `DepthDecoder` with the encoder of its conditions."""
 
-    Attributes:
-        conditions: What it is conditioned on, and how.
-        decoder: What fills in.
-    """
+    config_class: ClassVar[type[ConditionedDepthConfig]] = ConditionedDepthConfig
 
-    conditions: ConditionConfig
-    decoder: MaskedConfig
+    def __init__(self, config: ConditionedDepthConfig):
+        super().__init__(config.conditions, DepthDecoder(config.decoder))
+        self.config = config
 
 
 class ConditionedMasked(ConditionedDecoder):
@@ -53,4 +79,14 @@ class ConditionedMasked(ConditionedDecoder):
 
     def __init__(self, config: ConditionedMaskedConfig):
         super().__init__(config.conditions, MaskedDecoder(config.decoder))
+        self.config = config
+
+
+class ConditionedNextScale(ConditionedDecoder):
+    """A `NextScaleDecoder` with the encoder of its conditions."""
+
+    config_class: ClassVar[type[ConditionedNextScaleConfig]] = ConditionedNextScaleConfig
+
+    def __init__(self, config: ConditionedNextScaleConfig):
+        super().__init__(config.conditions, NextScaleDecoder(config.decoder))
         self.config = config

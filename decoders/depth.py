@@ -7,6 +7,7 @@ Défossez et al., "Moshi" (arXiv 2410.00037). Its layout is `FrameDepth`.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -37,6 +38,8 @@ class DepthConfig(AutoregressiveConfig):
 
 class DepthDecoder(AutoregressiveDecoder):
     """Codes of one frame depend on each other: `depth` gives their logits."""
+
+    config_class: ClassVar[type[AutoregressiveConfig]] = DepthConfig
 
     def __init__(self, config: DepthConfig):
         super().__init__(config)

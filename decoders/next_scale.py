@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -104,6 +104,8 @@ class NextScaleDecoder(TokenModel):
     Args:
         canvas: Default: a learned one.
     """
+
+    config_class: ClassVar[type[NextScaleConfig]] = NextScaleConfig
 
     def __init__(self, config: NextScaleConfig, canvas: Canvas | None = None):
         super().__init__()

@@ -97,7 +97,8 @@ def show_media(board: Any, name: str, codes: Tensor, codec: Codec, step: int) ->
         media = codec.decode(Tokens(codes[None, :, :frames], lengths, codec=codec.name, weights=codec.weights))
         show_clip(board, name, media, codec.info.sample_rate, step)
     else:
-        lengths = torch.tensor([[side * codec.info.hop for side in codes.shape[1:]]])
+        tile = codec.info.tile  # whose codes have no places in the picture
+        lengths = torch.tensor([[tile] * 2 if tile else [side * codec.info.hop for side in codes.shape[1:]]])
         whole = codes.clamp(min=0)[None]  # cells that were not sampled look like code 0
         media = codec.decode(Tokens(whole, lengths, codec=codec.name, weights=codec.weights))
         show_pictures(board, name, {"sample": media}, step)
