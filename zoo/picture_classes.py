@@ -188,13 +188,12 @@ def frechet_distance(first: Float[Tensor, "row feature"], second: Float[Tensor, 
     return float((apart + one.trace() + other.trace() - 2 * mixed).clamp_min(0))
 
 
-def nearest(pictures: UInt8[Tensor, "picture 3 side side"], among: UInt8[Tensor, "other 3 side side"]) -> Tensor:
+def nearest(
+    pictures: UInt8[Tensor, "picture 3 side side"], among: UInt8[Tensor, "other 3 side side"]
+) -> Float[Tensor, "picture"]:
     """Root mean square difference, 0 to 1, of each picture from the nearest of the others, both made small.
 
     Made small, as it is a picture's composition that would be copied; noise of the codec must not hide it.
-
-    Returns:
-        float32 [picture]
     """
     cell = max(1, pictures.shape[-1] // NEAR_SIDE)
     small, others = (
@@ -257,8 +256,8 @@ def train_command(options: argparse.Namespace) -> None:
     """Train on `DATA/train`, measure on `DATA/test`, write the classifier."""
     codec = registry.load_codec(options.codec)
     folder = options.data / "train"
-    first, *_ = paths = find_pictures(folder)
-    classes, side = sorted(set(below(folder, paths).folders)), read_image(first).shape[1]
+    found = below(folder, find_pictures(folder))
+    classes, side = sorted(set(found.folders)), read_image(found.paths[0]).shape[1]
     real, test = (read_labelled(options.data / split, classes, side) for split in ("train", "test"))
     blurred = reconstructions(codec, options.codebooks, real.some(options.reconstructed))
     together = Labelled(torch.cat([real.pictures, blurred.pictures]), torch.cat([real.labels, blurred.labels]))

@@ -98,8 +98,9 @@ def test_copies_and_pictures_of_the_wrong_class_are_found(classifier):
     assert ruined["generated"]["frechet"] > 2 * fine["generated"]["frechet"]
 
 
-def test_what_the_codec_loses_shows_beside_what_was_generated(classifier):
-    codec = tiny("variable", "plain").eval()  # knows nothing yet: all pictures become the same
+def test_what_the_codec_loses_shows_beside_what_was_generated(classifier, monkeypatch):
+    codec = tiny("variable", "plain").eval()
+    monkeypatch.setattr(codec, "decode", lambda tokens: torch.full((len(tokens.codes), 3, SIDE, SIDE), 0.9))
     training, reference = examples(60, 2), examples(40, 3)
     found = judge(classifier, CLASSES, examples(20, 4), reference, training, codec, 2)
     assert [found[name]["pictures"] for name in found] == [20, 40, 20]
