@@ -1,14 +1,21 @@
 """A clip of a corpus: where its samples come from and the FLAC file that they go to."""
 
 import contextlib
+import fnmatch
+import functools
 import os
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from rich.progress import track
+
+from zoo.codecs.errors import UserError
 
 RATE = 16_000
 SHORTEST_SECONDS = 0.15
@@ -51,6 +58,41 @@ def write_clip(root: Path, clip: Clip) -> str | None:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
     return None
+
+
+def write_clips(root: Path, clips: Sequence[Clip], title: str, processes: int) -> dict[str, str]:
+    """Write the clips below `root`, as `write_clip` does, with a progress bar; which were refused, and why."""
+    # Threads, because the work is done by child processes: one ffmpeg or synthesizer for each clip.
+    with ThreadPoolExecutor(processes) as pool:
+        reasons = track(pool.map(functools.partial(write_clip, root), clips), title, total=len(clips))
+        return {f"{clip.speaker}/{clip.name}": reason for clip, reason in zip(clips, reasons, strict=True) if reason}
+
+
+def describe(out: Path, refused: dict[str, str], credits: list[dict]) -> dict:
+    """Clips and seconds of each split and speaker below `out`, whom to credit, and what was refused and why."""
+    splits: dict[str, dict[str, dict]] = {}
+    for folder in sorted(path for path in out.glob("*/*") if path.is_dir()):
+        seconds = [soundfile.info(path).duration for path in folder.rglob("*.flac")]
+        splits.setdefault(folder.parent.name, {})[folder.name] = {"clips": len(seconds), "seconds": round(sum(seconds))}
+    present = {speaker for speakers in splits.values() for speaker in speakers}
+    return {
+        "sample_rate": RATE,
+        "total": {
+            split: {key: sum(entry[key] for entry in speakers.values()) for key in ("clips", "seconds")}
+            for split, speakers in splits.items()
+        },
+        "splits": splits,
+        "credits": [entry for entry in credits if fnmatch.filter(present, entry["speakers"])],
+        "refused": {"count": len(refused), "reasons": dict(sorted(refused.items()))},
+    }
+
+
+def check_ffmpeg() -> None:
+    """Raise UserError where ffmpeg is missing."""
+    if not shutil.which("ffmpeg"):
+        raise UserError(
+            "ffmpeg, which decodes the recordings, is not installed; install it with: sudo apt install ffmpeg"
+        )
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:

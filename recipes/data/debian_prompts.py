@@ -57,16 +57,19 @@ _BYTES_PER_SECOND = 8000  # G.722 at 64 kbit/s
 
 def prompt_clips(cache: Path) -> list[Clip]:
     """Every spoken prompt of every speaker, each with the split that `split_of` gives it."""
+    return [clip for speaker in PROMPT_PACKAGES for clip in speaker_clips(speaker, cache)]
+
+
+def speaker_clips(speaker: str, cache: Path) -> list[Clip]:
+    """Every spoken prompt of one speaker."""
     clips = []
-    for speaker, (package, folder) in PROMPT_PACKAGES.items():
-        sounds = debian_folder(package, folder, cache)
-        for path in sorted(sounds.rglob("*.g722")):
-            name = path.relative_to(sounds).with_suffix("")
-            if name.parts[0] in NOT_SPEECH_FOLDERS or name.name in NOT_SPEECH_NAMES:
-                continue
-            seconds = path.stat().st_size / _BYTES_PER_SECOND
-            split = split_of(speaker, name.as_posix(), seconds)
-            clips.append(Clip(split, speaker, name.as_posix(), functools.partial(_read_g722, path)))
+    sounds = debian_folder(*PROMPT_PACKAGES[speaker], cache)
+    for path in sorted(sounds.rglob("*.g722")):
+        name = path.relative_to(sounds).with_suffix("")
+        if name.parts[0] in NOT_SPEECH_FOLDERS or name.name in NOT_SPEECH_NAMES:
+            continue
+        split = split_of(speaker, name.as_posix(), path.stat().st_size / _BYTES_PER_SECOND)
+        clips.append(Clip(split, speaker, name.as_posix(), functools.partial(_read_g722, path)))
     return clips
 
 

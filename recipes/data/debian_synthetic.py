@@ -5,6 +5,7 @@ import io
 import random
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,18 +59,13 @@ SYNTHETIC_CREDITS = [
     for name, voice in VOICES.items()
 ]
 
+_PROGRAMS = {"festival": "text2wave"}  # where the program that writes a file has another name
 _FESTIVAL_PITCH_VOICES = ("kal_diphone", "ked_diphone")  # the voices whose intonation takes a mean and a deviation
 
 
 def synthetic_clips(cache: Path) -> list[Clip]:
     """Every sentence of every voice, all in `train`, a folder `synthetic-VOICE` for each."""
-    for program, package in (("text2wave", "festival"), ("flite", "flite"), ("espeak-ng", "espeak-ng")):
-        if not shutil.which(program):
-            needed = " ".join(sorted({voice.package for voice in VOICES.values()} | {"festival", "festival-czech"}))
-            raise UserError(
-                f"{program} (package {package}) is missing; build without it by --sources prompts words, or install"
-                f" all voices: sudo apt install {needed}"
-            )
+    check_installed(VOICES.values(), "build without it by --sources prompts words")
     return [
         Clip("train", f"synthetic-{name}", f"{index:03}", functools.partial(_speak, voice, index))
         for name, voice in VOICES.items()
@@ -77,26 +73,47 @@ def synthetic_clips(cache: Path) -> list[Clip]:
     ]
 
 
-def _speak(voice: Voice, index: int) -> np.ndarray:
-    text = sentence(voice.language, f"{voice.voice}/{index}")
-    pitch = random.Random(f"{voice.voice}/{index}").uniform(0, 1)  # low to high within the voice's range
+def check_installed(voices: Collection[Voice], instead: str) -> None:
+    """Raise UserError, with what to do instead or what to install, where a program that reads aloud is missing."""
+    for program in sorted({voice.program for voice in voices}):
+        if not shutil.which(_PROGRAMS.get(program, program)):
+            needed = {voice.package for voice in voices}
+            if program == "festival":
+                needed |= {"festival", "festival-czech"}
+            raise UserError(
+                f"{program} is missing; {instead}, or install all voices: sudo apt install {' '.join(sorted(needed))}"
+            )
+
+
+def read_aloud(voice: Voice, text: str, pitch: float | None = None) -> np.ndarray:
+    """The text in a voice, int16 [time] at 16 kHz; pitch 0 to 1 within the voice's range, or the voice's own.
+
+    Raises:
+        NotSpeech: The synthesizer fails on this text.
+    """
     with tempfile.TemporaryDirectory() as folder:
         wave = f"{folder}/speech.wav"
         if voice.program == "festival":
             _festival(voice, text, pitch, folder, wave)
         elif voice.program == "flite":
-            run_program("flite", "-voice", voice.voice, "--seti", f"int_f0_target_mean={85 + 40 * pitch:.0f}",
-                        "-t", text, "-o", wave)  # fmt: skip
+            tuned = [] if pitch is None else ["--seti", f"int_f0_target_mean={85 + 40 * pitch:.0f}"]
+            run_program("flite", "-voice", voice.voice, *tuned, "-t", text, "-o", wave)
         else:
-            run_program("espeak-ng", "-v", voice.voice, "-p", f"{20 + 40 * pitch:.0f}", "-s", "150", "-w", wave, text)
+            tuned = [] if pitch is None else ["-p", f"{20 + 40 * pitch:.0f}"]
+            run_program("espeak-ng", "-v", voice.voice, *tuned, "-s", "150", "-w", wave, text)
         samples, rate = soundfile.read(io.BytesIO(Path(wave).read_bytes()), dtype="float32")
     return to_int16(soxr.resample(samples, rate, RATE, quality="VHQ"))
 
 
-def _festival(voice: Voice, text: str, pitch: float, folder: str, wave: str) -> None:
+def _speak(voice: Voice, index: int) -> np.ndarray:
+    text = sentence(voice.language, f"{voice.voice}/{index}")
+    return read_aloud(voice, text, random.Random(f"{voice.voice}/{index}").uniform(0, 1))
+
+
+def _festival(voice: Voice, text: str, pitch: float | None, folder: str, wave: str) -> None:
     Path(folder, "text").write_text(text, encoding=voice.encoding)
     command = ["text2wave", "-eval", f"(voice_{voice.voice})"]
-    if voice.voice in _FESTIVAL_PITCH_VOICES:
+    if pitch is not None and voice.voice in _FESTIVAL_PITCH_VOICES:
         mean = f"(target_f0_mean {85 + 40 * pitch:.0f})"
         command += ["-eval", f"(set! int_lr_params '({mean} (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)))"]
     run_program(*command, f"{folder}/text", "-o", wave)

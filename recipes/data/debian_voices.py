@@ -8,19 +8,13 @@ ffmpeg, and takes what is not installed from the package archive with apt.
 """
 
 import argparse
-import fnmatch
 import json
 import os
-import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import soundfile
-from rich.progress import track
-
 from zoo.codecs.errors import UserError
-from zoo.recipes.data.debian_clips import RATE, write_clip
+from zoo.recipes.data.debian_clips import check_ffmpeg, describe, write_clips
 from zoo.recipes.data.debian_prompts import PROMPT_CREDITS, prompt_clips
 from zoo.recipes.data.debian_synthetic import SYNTHETIC_CREDITS, synthetic_clips
 from zoo.recipes.data.debian_words import WORD_CREDITS, word_clips
@@ -32,41 +26,13 @@ CREDITS = [*PROMPT_CREDITS, *WORD_CREDITS, *SYNTHETIC_CREDITS]
 
 def build(out: Path, cache: Path, sources: list[str], processes: int) -> dict:
     """Write every clip of the named sources below `out`, then `out/corpus.json`; its contents."""
-    if not shutil.which("ffmpeg"):
-        raise UserError(
-            "ffmpeg, which decodes the recordings, is not installed; install it with: sudo apt install ffmpeg"
-        )
+    check_ffmpeg()
     refused: dict[str, str] = {}
     for source in sources:
-        clips = SOURCES[source](cache)
-        # Threads, because the work is done by child processes: one ffmpeg or synthesizer for each clip.
-        with ThreadPoolExecutor(processes) as pool:
-            reasons = pool.map(lambda clip: write_clip(out, clip), clips)
-            for clip, reason in zip(clips, track(reasons, f"{source:>9}", total=len(clips)), strict=True):
-                if reason:
-                    refused[f"{clip.speaker}/{clip.name}"] = reason
-    corpus = describe(out, refused)
+        refused |= write_clips(out, SOURCES[source](cache), f"{source:>9}", processes)
+    corpus = describe(out, refused, CREDITS)
     (out / "corpus.json").write_text(json.dumps(corpus, indent=1, ensure_ascii=False) + "\n")
     return corpus
-
-
-def describe(out: Path, refused: dict[str, str]) -> dict:
-    """Clips and seconds of each split and speaker below `out`, credits, and what was refused and why."""
-    splits: dict[str, dict[str, dict]] = {}
-    for folder in sorted(path for path in out.glob("*/*") if path.is_dir()):
-        seconds = [soundfile.info(path).duration for path in folder.rglob("*.flac")]
-        splits.setdefault(folder.parent.name, {})[folder.name] = {"clips": len(seconds), "seconds": round(sum(seconds))}
-    present = {speaker for speakers in splits.values() for speaker in speakers}
-    return {
-        "sample_rate": RATE,
-        "total": {
-            split: {key: sum(entry[key] for entry in speakers.values()) for key in ("clips", "seconds")}
-            for split, speakers in splits.items()
-        },
-        "splits": splits,
-        "credits": [entry for entry in CREDITS if fnmatch.filter(present, entry["speakers"])],
-        "refused": {"count": len(refused), "reasons": dict(sorted(refused.items()))},
-    }
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Made-up sentences in six languages for speech synthesizers to read: a few word lists, combined at random."""
+"""Made-up sentences in six languages, and of telephones, for speech synthesizers to read: word lists and patterns."""
 
 import random
 
@@ -41,6 +41,46 @@ LANGUAGES: dict[str, tuple[list[str], dict[str, list[str]]]] = {
             "month": ["January", "February", "April", "July", "August", "October", "November"],
             "number": ["three", "seven", "nine", "twelve", "fifteen", "forty two", "sixty eight", "a hundred and five"],
             "name": ["George", "Victoria", "Hugh", "Jasper", "Beth", "Yusuf", "Charlotte", "Theo", "Zoe", "Marge"],
+        },
+    ),
+    "en-telephone": (
+        [
+            "You have {count} new {messages}, received {when}.",
+            "To reach {office}, please press {digit}.",
+            "The number is {digit}, {digit}, {digit}, {digit}, {digit}, {digit}.",
+            "All lines to {office} are {busy}, please call back {when}.",
+            "Your appointment with {office} is {when}, at {count} minutes past {hour}.",
+            "The train to {city} leaves {when} at {hour} {count}.",
+            "There are {count} callers ahead of you, please {wait}.",
+            "Please {wait}, you are being connected to {office}.",
+            "Press {digit} to {act}, or {digit} to {act}.",
+            "Thank you for calling {office} in {city}.",
+        ],
+        {
+            "count": [
+                "two", "three", "four", "five", "six", "eight", "eleven", "thirteen", "fourteen", "sixteen",
+                "seventeen", "nineteen", "twenty", "twenty two", "thirty five", "forty one", "fifty nine",
+            ],
+            "digit": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+            "hour": ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "noon"],
+            "messages": ["messages", "letters", "faxes", "parcels", "invoices", "voice messages"],
+            "when": [
+                "on Monday", "on Tuesday morning", "tomorrow", "next week", "this afternoon", "on the first of March",
+                "on Saturday evening", "later today", "after the holidays", "in December", "on Friday at noon",
+            ],
+            "office": [
+                "the front desk", "the sales department", "customer service", "our repair shop", "the dentist",
+                "the booking office", "accounting", "the warehouse", "an operator", "the city library",
+            ],
+            "busy": ["busy", "out of order", "in use", "closed for lunch", "engaged"],
+            "wait": ["hold the line", "wait for the tone", "stay with us", "be patient", "speak clearly"],
+            "act": [
+                "hear this message again", "erase it", "save your choice", "change your password", "start recording",
+                "return to the main menu", "speak with a person", "hear the opening hours", "cancel the order",
+            ],
+            "city": [
+                "Boston", "Dublin", "Geneva", "Kansas City", "Liverpool", "Montreal", "Oxford", "Perth", "Vienna",
+            ],
         },
     ),
     "it": (

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from zoo.codecs.errors import UserError
-from zoo.recipes.data import debian_prompts, debian_voices, debian_words
+from zoo.recipes.data import debian_clips, debian_prompts, debian_voices, debian_words
 from zoo.recipes.data.debian_clips import Clip, NotSpeech, to_int16, write_clip
 from zoo.recipes.data.debian_packages import debian_folder
 from zoo.recipes.data.debian_prompts import prompt_clips, split_of
@@ -119,7 +119,7 @@ def test_a_corpus_is_described_with_its_seconds_credits_and_refusals(tmp_path, m
     clips = [Clip("train", "fr-june", f"{k}", lambda: NOISE) for k in range(3)]
     clips += [Clip("valid", "fr-june", "3", lambda: NOISE), Clip("train", "fr-june", "short", lambda: NOISE[:9])]
     monkeypatch.setattr(debian_voices, "SOURCES", {"prompts": lambda cache: clips})
-    monkeypatch.setattr(debian_voices.shutil, "which", lambda program: program)
+    monkeypatch.setattr(debian_clips.shutil, "which", lambda program: program)
     debian_voices.build(tmp_path, tmp_path / "cache", ["prompts"], processes=2)
     corpus = json.loads((tmp_path / "corpus.json").read_text())
     assert corpus["total"] == {"train": {"clips": 3, "seconds": 2}, "valid": {"clips": 1, "seconds": 0}}
