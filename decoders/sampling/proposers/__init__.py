@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.draft_model import DraftModel
+from zoo.decoders.sampling.proposers.jacobi import Jacobi
+from zoo.decoders.sampling.proposers.lookahead import Lookahead
 from zoo.decoders.sampling.proposers.ngram import NGram
 
-NAMES: dict[str, Callable[[], Proposer]] = {"ngram": NGram}
+NAMES: dict[str, Callable[[], Proposer]] = {"jacobi": Jacobi, "lookahead": Lookahead, "ngram": NGram}
 """What makes those that need nothing to be made, by name."""
 
 
@@ -21,4 +23,4 @@ def find(name: str) -> Proposer:
     return NAMES[name]()
 
 
-__all__ = ["NAMES", "Context", "DraftModel", "NGram", "Outcome", "Proposer", "find"]
+__all__ = ["NAMES", "Context", "DraftModel", "Jacobi", "Lookahead", "NGram", "Outcome", "Proposer", "find"]

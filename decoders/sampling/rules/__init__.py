@@ -1,10 +1,16 @@
 """Verification rules, by name: what of a draft stands, and what comes behind it."""
 
 from zoo.decoders.sampling.rules.base import Rule, Scores, Streams, Verified, in_line, known_codes, leading, slot_of
+from zoo.decoders.sampling.rules.coupled import Coupled, GumbelCoupled
 from zoo.decoders.sampling.rules.equal import Equal
 from zoo.decoders.sampling.rules.rejection import Rejection
 
-RULES: dict[str, Rule] = {"equal": Equal(), "rejection": Rejection()}
+RULES: dict[str, Rule] = {
+    "equal": Equal(),
+    "rejection": Rejection(),
+    "coupled": Coupled(),
+    "gumbel": GumbelCoupled(),
+}
 
 
 def find(rule: str | Rule) -> Rule:
@@ -22,7 +28,9 @@ def find(rule: str | Rule) -> Rule:
 
 __all__ = [
     "RULES",
+    "Coupled",
     "Equal",
+    "GumbelCoupled",
     "Rejection",
     "Rule",
     "Scores",

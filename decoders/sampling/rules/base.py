@@ -58,12 +58,15 @@ class Verified(NamedTuple):
             depend on codes of their step that changed: the loop draws these, from the stream `draw`.
         undecided: bool `[R]`, rows that give no step behind the accepted nodes in this round, because their rule has
             yet to see it as a node; they must have accepted one. None: no row.
+        redrawn: int64 `[R, N + 1, Q]`, for each slot of a chain a step drawn from its law in `Scores`; nothing comes
+            out of it, it is what the next round may bet on behind `next`. None: the rule redraws nothing.
     """
 
     n: Int[Tensor, "R"]
     path: Int[Tensor, "R K"] | None
     next: Int[Tensor, "R Q"]
     undecided: Bool[Tensor, "R"] | None = None
+    redrawn: Int[Tensor, "R S Q"] | None = None
 
 
 class Rule(ABC):

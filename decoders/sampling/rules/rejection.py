@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import draw
+from zoo.decoders.sampling.noise import Noise
 from zoo.decoders.sampling.result import Exactness
 from zoo.decoders.sampling.rules.base import Rule, Scores, Streams, Verified, known_codes, leading
 
@@ -31,11 +32,7 @@ class Rejection(Rule):
         n, accepted, logp = draft.count, scores.logp.new_zeros(rows, codebooks, dtype=torch.bool), scores.logp[:, 0]
         drafted = torch.zeros_like(n, dtype=torch.bool)
         if draft.slots:
-            tokens = draft.tokens
-            ratio = _at(scores.logp[:, :-1], tokens)  # log p / q
-            if draft.logq is not None:
-                ratio = ratio - _at(draft.logq, tokens)
-            passes = noise.test.uniform(scores.steps[:, :-1], codebooks).log() < ratio
+            tokens, passes = draft.tokens, tested(draft, scores, noise.test)
             n = leading(passes.all(-1) & draft.present())
             drafted = n < draft.count
             at = n.clamp(max=draft.slots - 1)
@@ -45,10 +42,18 @@ class Rejection(Rule):
             logp = scores.logp[row, n].where(~drafted[:, None, None], rest)
         next = draw(logp[:, None], noise.draw.gumbel(scores.steps[row, n][:, None], codebooks, vocabulary))[:, 0]
         if draft.slots:
-            next = torch.where(accepted, draft.tokens[row, at], next)
+            next = torch.where(accepted, tokens[row, at], next)
         if scores.chained:
             next = next.where(known_codes(accepted, drafted), -1)
         return Verified(n, None, next)
+
+
+def tested(draft: Draft, scores: Scores, noise: Noise) -> Bool[Tensor, "R N Q"]:
+    """Which codes of a chain pass, each by itself: with probability min(1, p / q)."""
+    ratio = _at(scores.logp[:, :-1], draft.tokens)  # log p / q
+    if draft.logq is not None:
+        ratio = ratio - _at(draft.logq, draft.tokens)
+    return noise.uniform(scores.steps[:, :-1], draft.tokens.shape[2]).log() < ratio
 
 
 def residual(
