@@ -330,9 +330,14 @@ def generate_command(
     ] = None,
     guidance: Annotated[float, typer.Option(help="How strongly to keep to class and text; 1: as learned.")] = 1.0,
     proposer: Annotated[
-        str | None, typer.Option(help="Draft ahead by ngram, or by draft:MODEL, a smaller decoder of the same tokens.")
+        str | None,
+        typer.Option(
+            help="Draft ahead: ngram, jacobi, lookahead, or draft:MODEL, a smaller decoder of the same tokens."
+        ),
     ] = None,
-    rule: Annotated[str | None, typer.Option(help="Which drafts stand: equal or rejection; default: equal.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Which drafts stand, by name; default: equal, the same tokens as without.")
+    ] = None,
     window: Annotated[int | None, typer.Option(min=1, help="Longest draft in steps; default: 5.")] = None,
     passes: Annotated[
         str | None, typer.Option(help="Masked decoders: passes, 16, or of each codebook in turn, 16,8,4,2.")

@@ -35,7 +35,7 @@ def codec_for(facts: TokenFacts, name: str | Path | None, device: str | torch.de
     Raises:
         UserError: It is not at hand, or another one than the decoder learned from.
     """
-    remedy = "give the directory of the codec that made its tokens: codec"
+    remedy = "give the directory of the codec that made its tokens: --codec"
     if name is None:
         name = facts.codec
         if name not in registry.list_models():
@@ -106,7 +106,7 @@ def picture_of(facts: TokenFacts, codec: Codec, size: tuple[int, int] | None) ->
         raise UserError(f"the decoder draws scales, which {codec.name!r} does not have; give a codec that does")
     if size is None:
         if not facts.grid:
-            raise UserError("the decoder learned from pictures of many sizes; say how large: size")
+            raise UserError("the decoder learned from pictures of many sizes; say how large: --size")
         height, width = facts.grid
         return Picture(facts.grid, (height * info.hop, width * info.hop))
     if min(size) < 1:
@@ -170,7 +170,7 @@ def pieces_for(decoder: TokenModel, request: Request, codec: Codec, prompt: Int[
     if request.seconds is None and pace is None:
         refuse("decoders whose voices' pace nobody knows", speed=request.speed)
         if "pace" in decoder.info.conditioning:
-            raise UserError("nobody knows how fast this decoder's voices speak; say how long it is to take: seconds")
+            raise UserError("nobody knows how fast this decoder's voices speak; say how long it is to take: --seconds")
     pieces = pieces_of(request.text, room, pace, request.seconds)
     if before and len(pieces) > 1:
         raise UserError("behind a prompt the text must be said in one go; shorten one of them, or leave the prompt out")
@@ -186,20 +186,13 @@ def pace_of(facts: TokenFacts, request: Request) -> float | None:
 
 
 def joined_codes(parts: list[Int[Tensor, "Q T"]], codec: Codec) -> Int[Tensor, "Q T"]:
-    """Pieces behind one another, with the codes of a short silence between them.
-
-    Raises:
-        UserError: The decoder ended all of them before their first frame.
-    """
-    parts = [part for part in parts if part.shape[1]]
-    if not parts:
-        raise UserError("the decoder said nothing at all; give another seed, or a lower temperature")
+    """Pieces behind one another, with the codes of a short silence between them; that alone if all are empty."""
+    line = [part for part in parts if part.shape[1]]
+    if len(line) == 1:
+        return line[0]
     silence = torch.zeros(1, codec.info.channels, max(1, round(PAUSE_SECONDS * codec.info.sample_rate)))
-    pause = codec.encode(silence.to(codec.device), len(parts[0])).codes[0].cpu() if len(parts) > 1 else None
-    line = [parts[0]]
-    for part in parts[1:]:
-        line.extend([pause, part])
-    return torch.cat(line, 1)
+    pause = codec.encode(silence.to(codec.device), len(parts[0])).codes[0].cpu()
+    return torch.cat([code for part in line for code in (part, pause)][:-1] or [pause], 1)
 
 
 def as_tokens(

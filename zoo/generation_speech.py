@@ -54,7 +54,7 @@ class Room:
             UserError: Nobody said how long it is to be, or it is too long.
         """
         if seconds is None and not self.ends:
-            raise UserError("this decoder does not decide how long it goes on; say how long: seconds")
+            raise UserError("this decoder does not decide how long it goes on; say how long: --seconds")
         frames = self.most if seconds is None else max(1, round(seconds * self.rate))
         if frames > self.most:
             raise UserError(
@@ -92,27 +92,34 @@ def pieces_of(text: str, room: Room, pace: float | None, seconds: float | None) 
 
 
 def cut(text: str, most: int) -> list[str]:
-    """Pieces of at most so many bytes, as few as possible without cutting other than behind sentences and clauses."""
-    parts: list[str] = []
+    """Pieces of at most so many bytes: whole sentences, as many as fit; of longer ones whole clauses.
+
+    Raises:
+        UserError: A clause is longer.
+    """
+    pieces: list[str] = []
+    fitting: list[str] = []
     for sentence in SENTENCE_END.split(text):
-        parts.extend([sentence] if len(sentence.encode()) <= most else CLAUSE_END.split(sentence))
+        if len(sentence.encode()) <= most:
+            fitting.append(sentence)
+            continue
+        pieces += joined(fitting, most) + joined(CLAUSE_END.split(sentence), most)
+        fitting = []
+    return pieces + joined(fitting, most)
+
+
+def joined(parts: Sequence[str], most: int) -> list[str]:
+    """Neighbours together, as far as they stay within so many bytes."""
+    pieces: list[str] = []
     for part in parts:
         if len(part.encode()) > most:
             brief = part if len(part) <= 40 else part[:40] + "..."
             raise UserError(
                 f"{brief!r} has {len(part.encode())} bytes, this decoder says at most {most} in one go; cut it by full"
-                " stops or commas, or speak faster"
+                " stops or commas, or let it speak faster"
             )
-    return joined(parts, most)
-
-
-def joined(parts: Sequence[str], most: int) -> list[str]:
-    """Neighbours together, as far as they stay within so many bytes."""
-    pieces = [parts[0]]
-    for part in parts[1:]:
-        both = f"{pieces[-1]} {part}"
-        if len(both.encode()) <= most:
-            pieces[-1] = both
+        if pieces and len(f"{pieces[-1]} {part}".encode()) <= most:
+            pieces[-1] += f" {part}"
         else:
             pieces.append(part)
     return pieces

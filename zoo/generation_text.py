@@ -34,7 +34,7 @@ def write_on(
     vocabulary, layout, prompt = decoder.tokens.vocabulary, decoder.tokens.layout, str(request.prompt or "")
     given = vocabulary.encode(prompt)
     if not given and decoder.info.causal and not layout.begin:
-        raise UserError("this decoder goes on with a text; give the beginning of one: prompt")
+        raise UserError("this decoder goes on with a text; give the beginning of one: --prompt")
     room = most_frames(layout, decoder.info.context) - len(given)
     if room < (request.steps or 1):
         raise UserError(

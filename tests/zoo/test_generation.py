@@ -1,0 +1,360 @@
+"""Trained decoders make text, sound and pictures: what their laws say, the same again from the same seed."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from small_generators import (
+    bias_towards,
+    masked_picture_decoder,
+    masked_speech_decoder,
+    most_probable,
+    picture_decoder,
+    save_picture_codec,
+    save_speech_codec,
+    scales_decoder,
+    speech_decoder,
+    text_decoder,
+)
+
+import zoo
+from zoo import checkpoint
+from zoo.codecs.audio.io import read_audio
+from zoo.codecs.errors import UserError
+from zoo.codecs.image.io import read_image
+from zoo.container import TokenReader
+from zoo.decoders.conditioning import Conditions, text_ids
+from zoo.decoders.layouts import Delay, Flat
+from zoo.decoders.sampling import Exactness
+from zoo.decoders.sampling.proposers import NGram
+from zoo.generation_codes import given_steps, most_frames, steps_of
+from zoo.generation_speech import Room, cut, pieces_of
+from zoo.generation_text import Printer, decoded
+from zoo.vocabulary import Vocabulary
+
+TEXT = "Good day."  # 9 bytes: 18 frames of anna, 27 of bert
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Directories of codecs, and decoders of their tokens."""
+    folder = tmp_path_factory.mktemp("codecs")
+    speech, pictures, scales = (folder / name for name in ("speech", "pictures", "scales"))
+    sound, cells = save_speech_codec(speech), save_picture_codec(pictures)
+    maps = save_picture_codec(scales, "var-vqvae", "plain")
+    return SimpleNamespace(
+        speech=speech, pictures=pictures, scales=scales, digest=sound, say=speech_decoder(sound),
+        fill=masked_speech_decoder(sound), draw=picture_decoder(cells), paint=masked_picture_decoder(cells),
+        grow=scales_decoder(maps), write=text_decoder(),
+    )  # fmt: skip
+
+
+def codes_of(found):
+    return [tokens.codes[0] for tokens in found.tokens]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# Text
+
+
+def test_text_goes_on_from_its_prompt_for_as_many_steps_as_asked(made):
+    found = zoo.generate(made.write, prompt="def f(", steps=20, seed=2)
+    assert found.medium == "text" and found.text[0].startswith("def f(") and found.drawn == 20
+    facts = found.facts()
+    assert (facts["passes"], facts["steps_per_pass"], facts["accepted_length"]) == (20, 1, None)
+    assert facts["exactness"] == "identical" and facts["tokens_per_second"] > 0
+
+
+def test_text_stops_at_the_end_of_the_vocabulary():
+    model = text_decoder()
+    bias_towards(model, 256, 100.0)
+    found = zoo.generate(model, prompt="done", steps=20)
+    assert found.text == ("done",) and found.drawn == 1  # the end itself
+
+
+def test_text_comes_piece_by_piece_as_it_is_in_the_end(made):
+    parts = []
+    found = zoo.generate(made.write, prompt="a", steps=40, seed=1, stream=parts.append)
+    assert len(parts) > 10 and "".join(parts) == found.text[0]
+
+
+def test_a_character_is_printed_when_all_its_bytes_are_there():
+    parts, vocabulary = [], Vocabulary()
+    show = Printer(vocabulary, parts.append)
+    for byte in "aé€".encode()[:-1]:
+        show(SimpleNamespace(tokens=torch.tensor([[[byte]]]), count=torch.tensor([1])))
+    assert parts == ["a", "é"]
+    assert decoded(vocabulary, [*"aé€".encode()[:-1]]) == "aé"
+    assert decoded(vocabulary, [97, 256, 98]) == "a"
+
+
+def test_a_decoder_that_has_a_begin_step_needs_no_prompt():
+    assert zoo.generate(text_decoder(begin=True), steps=5).drawn == 5
+
+
+def test_drafts_change_the_speed_and_not_the_text(made, tmp_path):
+    plain = zoo.generate(made.write, prompt="abcabcab", steps=40, seed=3, temperature=0.3)
+    checkpoint.save(text_decoder(), tmp_path / "draft")
+    for proposer in ("ngram", NGram(longest=2), f"draft:{tmp_path / 'draft'}"):
+        found = zoo.generate(
+            made.write, prompt="abcabcab", steps=40, seed=3, temperature=0.3, proposer=proposer, window=4
+        )
+        assert found.text == plain.text and found.exactness == Exactness.IDENTICAL
+    assert found.facts()["passes"] == 8 and found.facts()["accepted_length"] == 4  # the draft is the decoder itself
+
+
+def test_the_rule_of_drafts_is_chosen_by_name(made):
+    found = zoo.generate(made.write, prompt="aaaa", steps=10, proposer="ngram", rule="rejection")
+    assert found.exactness == Exactness.DISTRIBUTION
+
+
+# Speech
+
+
+def conditions(text, label=0, **more):
+    return Conditions(torch.tensor([label]), text_ids([text]), **more)
+
+
+def test_speech_follows_the_law_of_its_decoder_to_the_last_codebook(made):
+    """At temperature 0 each code is the most probable one, those that come behind the end of the first codebook too."""
+    model, layout = speech_decoder(made.digest), Delay((16,) * 3, begin=True, end=True)
+    bias_towards(model, layout.end_id, 0.5)
+    found = zoo.generate(model, text=TEXT, label="bert", temperature=0, codec=made.speech)
+    (codes,) = codes_of(found)
+    frames = codes.shape[1]
+    assert 2 < frames < 60 and codes.min() >= 0  # it ended itself, and long before it had to
+    assert most_probable(model, layout, codes, conditions(TEXT, 1)).all()
+    assert found.media[0].shape == (1, 80 * frames) and found.drawn == 3 * frames
+    # At the end one more step of the first codebook, and one for the last codebook of the last frame.
+    assert found.facts()["passes"] == frames + 2
+
+
+@pytest.mark.parametrize("layout", [Flat((16,) * 3, begin=True, end=True), Delay((16,) * 3, begin=True)])
+def test_other_layouts_are_drawn_by_their_own_steps(made, layout):
+    model = speech_decoder(made.digest, context=128, layout=layout)
+    (codes,) = codes_of(zoo.generate(model, text="Hi.", temperature=0, codec=made.speech, seconds=0.2))
+    assert codes.shape == (3, 20) or layout.end
+    tail = most_probable(model, layout, codes, conditions("Hi."))
+    assert tail.all()
+
+
+def test_speech_that_does_not_end_itself_is_as_long_as_asked(made):
+    model = speech_decoder(made.digest)
+    bias_towards(model, 16, -100.0)  # the end
+    (codes,) = codes_of(zoo.generate(model, text=TEXT, seconds=0.21, codec=made.speech))
+    assert codes.shape == (3, 21)
+    (codes,) = codes_of(zoo.generate(model, text="Hi", codec=made.speech))
+    assert codes.shape[1] == most_frames(model.tokens.layout, 64)  # 2 bytes, 2 frames each, twice, and a second
+    (codes,) = codes_of(zoo.generate(model, text="Hi", steps=10, codec=made.speech))
+    assert codes.shape == (3, 8)  # those frames of ten steps that are complete
+
+
+def test_each_sample_is_the_same_however_many_there_are(made):
+    for model, codec, most, asked in (
+        (made.say, made.speech, 3, dict(text=TEXT)),
+        (made.fill, made.speech, 3, dict(text=TEXT)),
+        (made.draw, made.pictures, 3, dict(label="star")),
+        (made.paint, made.pictures, 18, dict(label=1)),  # more than are drawn at once
+        (made.grow, made.scales, 3, dict(label=1)),
+    ):
+        many, one = (codes_of(zoo.generate(model, count=n, seed=5, codec=codec, **asked)) for n in (most, 1))
+        assert len({tuple(codes.flatten().tolist()) for codes in many}) == most
+        assert same(one, many[:1]) and not same(one, codes_of(zoo.generate(model, seed=6, codec=codec, **asked)))
+
+
+def test_masked_speech_takes_its_length_from_speaker_text_and_speed(made):
+    def frames(**asked):
+        (codes,) = codes_of(zoo.generate(made.fill, text=TEXT, codec=made.speech, **asked))
+        return codes.shape[1]
+
+    assert frames() == frames(label="anna") == 18 and frames(label="1") == 27
+    assert frames(label="bert", speed=1.5) == 18 and frames(label="bert", seconds=0.4) == 40
+
+
+def test_masked_speech_is_filled_level_by_level(made):
+    found = zoo.generate(made.fill, text=TEXT, codec=made.speech)
+    assert found.facts()["passes"] == 16 + 8 + 4
+    assert zoo.generate(made.fill, text=TEXT, codec=made.speech, passes=[3, 2, 1]).facts()["passes"] == 6
+    assert zoo.generate(made.fill, text=TEXT, codec=made.speech, passes=4).facts()["passes"] == 4 + 2 + 1
+    together = masked_speech_decoder(made.digest, levels=False)
+    assert zoo.generate(together, text=TEXT, codec=made.speech, passes=4).facts()["passes"] == 4
+
+
+def test_a_decoder_that_takes_a_pace_is_told_the_one_that_is_asked_for(made, monkeypatch):
+    for model in (speech_decoder(made.digest, paced=True), masked_speech_decoder(made.digest, paced=True)):
+        told, init_state = [], type(model).init_state
+
+        def note(self, rows, steps, cond=None, init_state=init_state, told=told):
+            told.append(cond.pace.tolist())
+            return init_state(self, rows, steps, cond)
+
+        monkeypatch.setattr(type(model), "init_state", note)
+        zoo.generate(model, text=TEXT, label="bert", codec=made.speech, count=2)
+        zoo.generate(model, text=TEXT, label="bert", codec=made.speech, speed=1.5)
+        zoo.generate(model, text=TEXT, codec=made.speech, seconds=0.36)
+        assert told[0] == [3, 3] and [2] in told and told[-1] == pytest.approx([4])
+
+
+def test_long_texts_are_said_in_pieces_with_a_pause_between_them(made):
+    long = "One two three. Four five six, seven eight nine ten. Eleven."
+    room = Room(rate=100, most=64, ends=False)
+    pieces = pieces_of(long, room, 2.0, None)
+    said = ["One two three.", "Four five six,", "seven eight nine ten.", "Eleven."]
+    assert [piece.text for piece in pieces] == said
+    found = zoo.generate(made.fill, text=long, codec=made.speech, count=2, seed=4)
+    for codes in codes_of(found):
+        assert codes.shape[1] == sum(2 * len(piece.text) for piece in pieces) + 3 * 15  # pauses of .15 s
+    pause = zoo.load(made.speech).encode(torch.zeros(1, 1, 1200), 3).codes[0]
+    first = codes_of(found)[0]
+    assert torch.equal(first[:, 28:43], pause) and torch.equal(first[:, 71:86], pause)
+    short = zoo.generate(made.fill, text="One two three.", codec=made.speech, seed=4)
+    assert torch.equal(codes_of(short)[0], first[:, :28])
+
+
+def test_a_decoder_that_says_nothing_is_silent_for_a_moment(made):
+    model = speech_decoder(made.digest)
+    bias_towards(model, 16, 100.0)
+    found = zoo.generate(model, text=TEXT, codec=made.speech)
+    assert found.drawn == 0 and found.media[0].shape == (1, 1200)
+
+
+def test_pieces_are_as_few_as_the_bytes_allow_and_cut_where_one_breathes():
+    assert cut("Ab. Cd. Ef.", 11) == ["Ab. Cd. Ef."] and cut("Ab. Cd. Ef.", 7) == ["Ab. Cd.", "Ef."]
+    assert cut("Ab, cd. Ef.", 5) == ["Ab,", "cd.", "Ef."]
+    with pytest.raises(UserError, match="'Abcdef.' has 7 bytes, this decoder says at most 6 in one go"):
+        cut("Ab. Abcdef.", 6)
+
+
+def test_the_seconds_asked_for_are_shared_among_pieces_by_their_bytes():
+    pieces = pieces_of("Aaaa. Bbbb.", Room(10, 60, False), None, 11.0)
+    assert [(piece.text, piece.frames) for piece in pieces] == [("Aaaa.", 50), ("Bbbb.", 50)]
+
+
+def test_speech_goes_on_with_a_recording_or_its_tokens(made, tmp_path):
+    before = zoo.generate(made.fill, tmp_path / "a.ztok", text=TEXT, seconds=0.1, codec=made.speech)
+    (known,) = codes_of(before)
+    for model in (made.say, made.fill):
+        found = zoo.generate(model, prompt=tmp_path / "a.ztok", text=TEXT, seconds=0.2, codec=made.speech, seed=3)
+        (codes,) = codes_of(found)
+        assert torch.equal(codes[:, :10], known) and codes.shape[1] > 10
+        assert found.drawn == 3 * (codes.shape[1] - 10)
+    assert codes.shape[1] == 30
+    zoo.reconstruct(tmp_path / "a.ztok", tmp_path / "a.wav", model=str(made.speech))
+    codec = zoo.load(made.speech)
+    heard = codec.encode(torch.from_numpy(read_audio(tmp_path / "a.wav")[0])[None], 3).codes[0]
+    (codes,) = codes_of(
+        zoo.generate(made.say, prompt=tmp_path / "a.wav", text=TEXT, seconds=0.2, codec=made.speech, seed=3)
+    )
+    assert torch.equal(codes[:, :10], heard)
+
+
+def test_a_prompt_fixes_its_codes_in_whatever_step_they_stand():
+    layout, prompt = Delay((16,) * 3, begin=True, end=True), torch.arange(9).view(3, 3)
+    steps = given_steps(layout, (5,), prompt)
+    assert torch.equal(layout.unpack(steps[None], (5,))[0], torch.nn.functional.pad(prompt, (0, 2), value=-1))
+    assert (steps >= 0).all(1).tolist()[:5] == [True] * 4 + [False]
+
+
+def test_as_many_frames_fit_as_their_steps_allow():
+    for layout in (Delay((16,) * 3, begin=True, end=True), Flat((16,) * 2), Delay((16,) * 2)):
+        for steps in range(1, 20):
+            most = most_frames(layout, steps)
+            assert steps_of(layout, (most,)) <= steps < steps_of(layout, (most + 1,))
+
+
+# Pictures
+
+
+def test_pictures_follow_the_law_of_their_decoder(made):
+    found = zoo.generate(made.draw, label="square", temperature=0, codec=made.pictures)
+    (codes,) = codes_of(found)
+    assert codes.shape == (2, 3, 4) and found.media[0].shape == (3, 12, 16)
+    assert most_probable(made.draw, made.draw.tokens.layout, codes, Conditions(torch.tensor([1]))).all()
+    assert found.facts()["passes"] == 24
+
+
+def test_the_class_and_its_guidance_lead_to_other_pictures(made):
+    for model, codec in ((made.draw, made.pictures), (made.paint, made.pictures), (made.grow, made.scales)):
+
+        def codes(model=model, codec=codec, **asked):
+            return codes_of(zoo.generate(model, codec=codec, seed=1, **asked))
+
+        plain = codes(label="star")
+        assert same(plain, codes(label="2")) and same(plain, codes(label=2, guidance=1.0))
+        assert not same(plain, codes(label="circle")) and not same(plain, codes())
+        assert not same(plain, codes(label="star", guidance=30.0))
+
+
+def test_guidance_is_what_the_law_of_two_streams_gives(made):
+    """Far along the way from no class to the class, the choice is that of the difference of both."""
+    (codes,) = codes_of(zoo.generate(made.draw, label=1, temperature=0, guidance=1e4, codec=made.pictures))
+    layout = made.draw.tokens.layout
+    tokens = layout.pack(codes[None])[:, :-1]
+    given, without = (
+        made.draw(tokens, None, made.draw.init_state(1, 0, cond)).logits
+        for cond in (Conditions(torch.tensor([1])), None)
+    )
+    free = layout.forced((3, 4))[1:] < 0
+    best = (given * 1e4 + without * (1 - 1e4)).argmax(-1)[0][free]
+    assert torch.equal(best, layout.pack(codes[None])[0, 1:][free])
+
+
+def test_masked_pictures_may_be_of_another_size(made):
+    found = zoo.generate(made.paint, size=(8, 18), codec=made.pictures, passes=5)
+    assert codes_of(found)[0].shape == (2, 2, 5) and found.media[0].shape == (3, 8, 18)
+    assert found.facts()["passes"] == 5
+
+
+def test_pictures_come_scale_by_scale(made):
+    found = zoo.generate(made.grow, label="circle", codec=made.scales)
+    assert codes_of(found)[0].shape == (1, 39) and found.media[0].shape == (3, 20, 20)
+    assert found.facts()["passes"] == 4
+
+
+def test_a_picture_goes_on_below_the_rows_it_is_given(made, tmp_path):
+    zoo.generate(made.draw, tmp_path / "top.ztok", label=0, size=(4, 16), codec=made.pictures)
+    with TokenReader(tmp_path / "top.ztok") as reader:
+        known = reader.tokens().codes[0]
+    for model in (made.draw, made.paint):
+        (codes,) = codes_of(zoo.generate(model, prompt=tmp_path / "top.ztok", codec=made.pictures))
+        assert codes.shape == (2, 3, 4) and torch.equal(codes[:, :1], known)
+
+
+# Files
+
+
+def test_sound_and_its_tokens_are_written_and_are_the_same(made, tmp_path):
+    for name in ("a.wav", "a.flac", "a.ztok"):
+        found = zoo.generate(made.say, tmp_path / name, text=TEXT, codec=made.speech, seed=1)
+        assert found.files == (tmp_path / name,)
+    zoo.reconstruct(tmp_path / "a.ztok", tmp_path / "b.wav", model=str(made.speech))
+    one, rate = read_audio(tmp_path / "a.wav")
+    assert rate == 8000 and one.shape == (1, found.media[0].shape[1])
+    for name in ("a.flac", "b.wav"):
+        np.testing.assert_allclose(read_audio(tmp_path / name)[0], one, atol=2 / 32768)
+
+
+def test_pictures_and_their_tokens_are_written_in_numbered_files(made, tmp_path):
+    found = zoo.generate(made.draw, tmp_path / "a.png", count=10, codec=made.pictures)
+    assert [file.name for file in found.files] == [f"a-{number:02}.png" for number in range(1, 11)]
+    np.testing.assert_allclose(read_image(found.files[3]), found.media[3].numpy(), atol=1 / 255)
+    zoo.generate(made.draw, tmp_path / "a.ztok", codec=made.pictures)
+    zoo.reconstruct(tmp_path / "a.ztok", tmp_path / "b.png", model=str(made.pictures))
+    assert np.abs(read_image(tmp_path / "b.png") - read_image(found.files[0])).max() <= 1 / 255
+
+
+def test_text_is_written_with_its_prompt(made, tmp_path):
+    found = zoo.generate(made.write, tmp_path / "a.py", prompt="x = ", steps=5)
+    assert (tmp_path / "a.py").read_text() == found.text[0]
+
+
+def test_progress_tells_the_share_of_the_samples(made):
+    for model, codec in ((made.say, made.speech), (made.fill, made.speech)):
+        seen = []
+        zoo.generate(model, text=TEXT, codec=codec, count=2, progress=lambda *report: seen.append(report))  # noqa: B023
+        done = [part for part, _ in seen]
+        assert len(done) > 5 and done == sorted(done) and done[-1] == 2 and {total for _, total in seen} == {2}
