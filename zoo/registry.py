@@ -35,6 +35,7 @@ ARCHITECTURES = {
     "conditioned": "zoo.decoders.conditioned:ConditionedAutoregressive",
     "zipper": "zoo.decoders.zipper:Zipper",
     "ctc": "zoo.decoders.ctc:CTCDecoder",
+    "directed-acyclic": "zoo.decoders.directed_acyclic:DirectedAcyclicDecoder",
     "masked": "zoo.decoders.masked:MaskedDecoder",
     "conditioned-masked": "zoo.decoders.conditioned:ConditionedMasked",
     "depth": "zoo.decoders.depth:DepthDecoder",
