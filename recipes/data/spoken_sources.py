@@ -46,12 +46,8 @@ def gathered(cache: Path) -> list[str]:
     """
     found = [
         *wordnet_examples(debian_folder("wordnet-base", "/usr/share/wordnet", cache)),
-        *cookies(debian_folder("fortunes-min", "/usr/share/games/fortunes", cache)),
-        *(
-            sentence
-            for _, page in manual_documents(manual_folder(cache))
-            for sentence in prose_sentences(page.decode())
-        ),
+        *cookies(debian_folder("fortunes", "/usr/share/games/fortunes", cache)),
+        *(plain for _, page in manual_documents(manual_folder(cache)) for plain in prose_sentences(page.decode())),
     ]
     return of_common_words([*found, *made_up()])
 
