@@ -79,6 +79,8 @@ def generate(
         UserError: There is no such decoder, or it cannot do what is asked.
     """
     decoder: Any = model if isinstance(model, TokenModel) else registry.load_decoder(model, device)
+    if getattr(decoder, "tokens", None) is None:
+        raise UserError("nobody knows what this decoder's tokens are; load a trained one, or give it its TokenFacts")
     if decoder.tokens.vocabulary is not None:
         refuse("decoders of text", codec=codec)
     used = None if decoder.tokens.vocabulary is not None else codec_for(decoder.tokens, codec, device)

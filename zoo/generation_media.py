@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -143,7 +143,8 @@ def show(
     media = tuple(as_media(each, codec) for each in tokens)
     known = 0 if prompt is None else count * int((prompt >= 0).sum())
     came = sum(int((each >= 0).sum()) for each in drawn.codes) - known
-    return Generated(codec.info.media, tuple(drawn.results), came, media=media, tokens=tokens)
+    rate = codec.info.sample_rate
+    return Generated(codec.info.media, tuple(drawn.results), came, media=media, rate=rate, tokens=tokens)
 
 
 def pieces_for(decoder: TokenModel, request: Request, codec: Codec, prompt: Int[Tensor, "Q T"] | None) -> list[Piece]:
@@ -152,29 +153,29 @@ def pieces_for(decoder: TokenModel, request: Request, codec: Codec, prompt: Int[
     Raises:
         UserError: There is no room for it, or nobody knows how long it takes.
     """
-    facts, context = decoder.tokens, decoder.info.context
+    facts, context, kinds = decoder.tokens, decoder.info.context, decoder.info.conditioning
     layout, before = facts.layout, 0 if prompt is None else prompt.shape[1]
-    most = most_frames(layout, context)
+    most = longest = most_frames(layout, context)
     if before < most and request.steps is not None:
-        most = min(most, most_frames(layout, known_steps(layout, (most,), prompt) + request.steps))
-    if most <= before:
+        longest = min(most, most_frames(layout, known_steps(layout, (most,), prompt) + request.steps))
+    if longest <= before:
         raise UserError(
             f"a prompt of {before} frames and {request.steps or 'more'} steps make no whole frame more within the"
             f" {context} steps that this decoder was made for; shorten the prompt, or ask for more steps"
         )
-    room = Room(codec.info.frame_rate, most - before, layout.end and decoder.info.causal)
+    room, pace = Room(codec.info.frame_rate, most - before, layout.end and decoder.info.causal), pace_of(facts, request)
     if request.text is None:
         free = request.steps is not None and request.seconds is None
-        return [Piece("", room.most if free else room.frames(request.seconds))]
-    pace = pace_of(facts, request)
-    if request.seconds is None and pace is None:
-        refuse("decoders whose voices' pace nobody knows", speed=request.speed)
-        if "pace" in decoder.info.conditioning:
+        pieces = [Piece("", room.most if free else room.frames(request.seconds))]
+    else:
+        if pace is None or (room.ends and "pace" not in kinds):
+            refuse("decoders that speak as fast as they like", speed=request.speed)
+        if request.seconds is None and pace is None and "pace" in kinds:
             raise UserError("nobody knows how fast this decoder's voices speak; say how long it is to take: --seconds")
-    pieces = pieces_of(request.text, room, pace, request.seconds)
+        pieces = pieces_of(request.text, room, pace, request.seconds)
     if before and len(pieces) > 1:
         raise UserError("behind a prompt the text must be said in one go; shorten one of them, or leave the prompt out")
-    return pieces
+    return [replace(piece, frames=min(piece.frames, longest - before)) for piece in pieces]
 
 
 def pace_of(facts: TokenFacts, request: Request) -> float | None:

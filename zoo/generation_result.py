@@ -24,7 +24,8 @@ class Generated:
         results: Of the loops that ran.
         drawn: Tokens or codes that came out.
         text: Prompt and what came behind it.
-        media: float32 `[channel, time]` in [-1, 1] at the codec's rate, or `[3, height, width]` in [0, 1].
+        media: float32 `[channel, time]` in [-1, 1], or `[3, height, width]` in [0, 1].
+        rate: Samples a second, in Hz; 0 without sound.
         tokens: Of these media, a batch of one each.
         files: What was written.
     """
@@ -34,6 +35,7 @@ class Generated:
     drawn: int
     text: tuple[str, ...] = ()
     media: tuple[Float[Tensor, "channel *axes"], ...] = ()
+    rate: int = 0
     tokens: tuple[Tokens, ...] = ()
     files: tuple[Path, ...] = ()
 

@@ -135,6 +135,7 @@ REFUSED = {
     "guidance towards nothing": (["generate", "{draw}", "--guidance", "2", "-o", "a.png"], "give one"),
     "guidance of text": (["generate", "{write}", "--prompt", "a", "--guidance", "2"], "this decoder takes none"),
     "speed without text": (["generate", "{say}", "--speed", "2", "-o", "a.wav"], "speed means nothing for sound"),
+    "own speed": (["generate", *"{say} --text Hi --speed 2 -o a.wav".split()], "that speak as fast as they like"),
     "a prompt that is no file": (["generate", "{say}", "--prompt", "Hi", "-o", "a.wav"], "Hi: is no file"),
     "a prompt of another codec": (["generate", "{say}", "--prompt", "{tokens}", "-o", "a.wav"], "was made by"),
     "a prompt of few codebooks": (["generate", "{say}", "--prompt", "{few}", "-o", "a.wav"], "a prompt is one, of 3"),
@@ -192,5 +193,7 @@ def test_next_scale_pictures_take_neither_prompt_nor_size(tmp_path, made, prompt
 def test_what_the_call_alone_can_ask_wrongly_is_refused(made):
     with pytest.raises(UserError, match="count is 0"):
         zoo.generate(made.write, prompt="a", count=0)
+    with pytest.raises(UserError, match="nobody knows what this decoder's tokens are"):
+        zoo.generate(zoo.create("autoregressive", cards=[5], transformer={"width": 8, "layers": 1, "heads": 1}))
     with pytest.raises(UserError, match="leave the stream out"):
         zoo.generate(made.write, prompt="a", count=2, stream=print)

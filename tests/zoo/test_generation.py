@@ -128,7 +128,7 @@ def test_speech_follows_the_law_of_its_decoder_to_the_last_codebook(made):
     frames = codes.shape[1]
     assert 2 < frames < 60 and codes.min() >= 0  # it ended itself, and long before it had to
     assert most_probable(model, layout, codes, conditions(TEXT, 1)).all()
-    assert found.media[0].shape == (1, 80 * frames) and found.drawn == 3 * frames
+    assert found.media[0].shape == (1, 80 * frames) and found.rate == 8000 and found.drawn == 3 * frames
     # At the end one more step of the first codebook, and one for the last codebook of the last frame.
     assert found.facts()["passes"] == frames + 2
 
@@ -151,6 +151,8 @@ def test_speech_that_does_not_end_itself_is_as_long_as_asked(made):
     assert codes.shape[1] == most_frames(model.tokens.layout, 64)  # 2 bytes, 2 frames each, twice, and a second
     (codes,) = codes_of(zoo.generate(model, text="Hi", steps=10, codec=made.speech))
     assert codes.shape == (3, 8)  # those frames of ten steps that are complete
+    (codes,) = codes_of(zoo.generate(model, text=TEXT, steps=5, codec=made.speech))
+    assert codes.shape == (3, 3)  # the text is not cut for it
 
 
 def test_each_sample_is_the_same_however_many_there_are(made):
