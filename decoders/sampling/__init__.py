@@ -1,6 +1,7 @@
 """Sampling from token decoders: two loops, one law, keyed noise, and proposers and rules that are a file each."""
 
 from zoo.decoders.sampling import choosers, processors, proposers, rules, schedules
+from zoo.decoders.sampling.contrastive_search import contrastive_search
 from zoo.decoders.sampling.decode import decode, stream
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import Law, guidance
@@ -16,6 +17,7 @@ __all__ = [
     "Result",
     "Trace",
     "choosers",
+    "contrastive_search",
     "decode",
     "decode_masked",
     "guidance",

@@ -30,7 +30,11 @@ class Law:
         processors: Parts that look at the prefix.
         streams: Weights of synchronised contexts, whose logits are summed: the prompt or condition comes once for each
             of them, the tokens are the first one's. `guidance` gives those of classifier-free guidance; context-aware
-            decoding (arXiv 2305.14739) has (1 + a, -a).
+            decoding (arXiv 2305.14739) has (1 + a, -a), contrastive decoding (arXiv 2210.15097) has (1, -1) and a model
+            for each stream: `SideBySide`. A stream of weight w / t is one of temperature t.
+        plausible: Tokens stay that have at least this share of the largest probability in the first of several streams,
+            before all else: where streams agree that a token is unlikely, their difference means nothing. The authors
+            of contrastive decoding take 0.1.
 
     Raises:
         ValueError: A setting out of its range.
@@ -43,16 +47,19 @@ class Law:
     typical: float | None = None
     processors: tuple[Processor, ...] = ()
     streams: tuple[float, ...] = (1.0,)
+    plausible: float | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (("top_p", 0, 1), ("min_p", 0, 1), ("typical", 0, 1), ("top_k", 0, math.inf)):
-            value = getattr(self, name)
+        for name in ("top_k", "top_p", "min_p", "typical", "plausible"):
+            low, high, value = 0, math.inf if name == "top_k" else 1, getattr(self, name)
             if value is not None and not low < value <= high:
                 raise ValueError(f"{name} is {value}; expected more than {low} and at most {high}, or None for none")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; expected 0 or more")
         if not self.streams or 0 in self.streams or self.streams[0] < 0:
             raise ValueError(f"streams are {self.streams}; expected weights other than 0, the first one positive")
+        if self.plausible is not None and len(self.streams) == 1:
+            raise ValueError(f"plausible is {self.plausible}, which is for several streams; for one, take min_p")
 
     @property
     def certain(self) -> bool:
@@ -152,15 +159,18 @@ class LawState:
     def combine(self, logits: Float[Tensor, "C_times_R *rest"]) -> Float[Tensor, "R *rest"]:
         """The signed sum of the streams, which lie one behind the other in the first axis.
 
-        What a stream of positive weight forbids stays forbidden.
+        What a stream of positive weight forbids stays forbidden, and so does what the first one finds implausible.
         """
-        weights = self.law.streams
+        weights, plausible = self.law.streams, self.law.plausible
         if len(weights) == 1:
             return logits if weights[0] == 1 else logits * weights[0]
         parts = logits.float().chunk(len(weights))
         total = torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum(0)
         forbidden = torch.stack([part.isneginf() for weight, part in zip(weights, parts, strict=True) if weight > 0])
-        return total.masked_fill(forbidden.any(0), -math.inf)
+        forbidden = forbidden.any(0)
+        if plausible is not None:
+            forbidden |= parts[0] < parts[0].amax(-1, keepdim=True) + math.log(plausible)
+        return total.masked_fill(forbidden, -math.inf)
 
     def __call__(self, logits: Float[Tensor, "R S Q V"]) -> Float[Tensor, "R S Q V"]:
         """Log-probabilities of what comes behind the prefix; of each of S logits there."""

@@ -15,72 +15,10 @@ from zoo.decoders.sampling import Draft, Exactness, Law, Noise, decode, stream
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.processors import PrefixProcessor, PrefixTracker, Processor, RepetitionPenalty
 from zoo.decoders.sampling.proposers import DraftModel, NGram, Proposer
-from zoo.decoders.sampling.rules import Equal, Rule, Scores, Streams, Verified
+from zoo.decoders.sampling.rules import Equal, Rule, Verified
 from zoo.decoders.state import State, open_block
 
 NOISE = Noise(3)
-
-
-class Candidates(Proposer):
-    """The most probable next tokens as a star; the target's own state is read for them and not moved."""
-
-    def __init__(self, k: int):
-        self.k = k
-
-    def propose(self, ctx, n):
-        logits = ctx.model(ctx.last[:, None], state=ctx.state.fork()).logits[:, -1]
-        tokens = ctx.law.fork()(logits[:, None])[:, 0].topk(self.k).indices.mT
-        parent = torch.full((ctx.rows, self.k), -1)
-        return Draft(tokens, torch.full((ctx.rows,), self.k), parent, forwards=1)
-
-
-class Contrastive(Rule, Proposer):
-    """Contrastive search (arXiv 2202.06417): probable, and unlike the hidden states of all steps before.
-
-    A rule that needs hidden states of candidates, so it decides nothing behind the node that it accepts, and of all
-    steps before.
-    """
-
-    exactness, trees, needs_draft = Exactness.IDENTICAL, True, True
-
-    def __init__(self, k: int, alpha: float):
-        self.candidates, self.alpha = Candidates(k), alpha
-
-    def start(self, ctx):
-        self.past = None
-
-    def propose(self, ctx, n):
-        return self.candidates.propose(ctx, n)
-
-    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
-        past = scores.hidden[:, :1] if self.past is None else torch.cat((self.past, scores.hidden[:, :1]), 1)
-        nodes = torch.nn.functional.normalize(scores.hidden[:, 1:], dim=-1)
-        alike = (nodes @ torch.nn.functional.normalize(past, dim=-1).mT).amax(-1)
-        p = scores.logp[:, 0, 0].exp().gather(1, draft.tokens[..., 0])
-        best = ((1 - self.alpha) * p - self.alpha * alike).argmax(1, keepdim=True)
-        ones = torch.ones(len(best), dtype=torch.int64)
-        self.past = past
-        return Verified(ones, best, draft.tokens[:, 0], undecided=ones.bool())
-
-
-def test_a_rule_may_need_hidden_states_of_candidates_and_of_the_past():
-    model, k, alpha = Toy((7,)), 3, 0.4
-    prompt = torch.tensor([[[1]], [[5]]])
-    method = Contrastive(k, alpha)
-    found = decode(model, prompt, 6, proposer=method, rule=method)
-    for row in range(2):
-        whole = prompt[row]
-        for _ in range(6):
-            output = model(whole[None])
-            p, tokens = output.logits[0, -1, 0].softmax(-1).topk(k)
-            scores = []
-            for chance, token in zip(p, tokens, strict=True):
-                hidden = model(torch.cat((whole, token.view(1, 1)))[None]).hidden[0]
-                alike = torch.cosine_similarity(hidden[-1], hidden[:-1], dim=-1).max()
-                scores.append((1 - alpha) * chance - alpha * alike)
-            whole = torch.cat((whole, tokens[torch.stack(scores).argmax()].view(1, 1)))
-        assert torch.equal(whole[1:], found.codes[row])
-    assert (found.trace.emitted == 1).all() and found.trace.draft_forwards.tolist()[:-1] == [1] * 5
 
 
 class Walk(TokenModel):

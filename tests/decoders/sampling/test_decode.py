@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
-from toys import Known, Random, Toy, Tree, adversary
+from toys import Known, Random, Toy, Tree, adversary, every_kind
 
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling import Draft, Law, Noise, decode, guidance, stream
@@ -54,16 +54,8 @@ def sequentially(
 
 
 def proposers(model: TokenModel, whole: torch.Tensor) -> dict[str, Proposer | None]:
-    return {
-        "none": None,
-        "random": Random(),
-        "wrong": Known(whole, wrong=True),
-        "right": Known(whole),
-        "n-gram": NGram(),
-        "other draft": DraftModel(small_decoder(layers=1, seed=5)),
-        "same draft": DraftModel(model),
-        "tree": Tree(whole),
-    }
+    other = small_decoder(layers=1, seed=5)
+    return every_kind(whole, other) | {"n-gram": NGram(), "same draft": DraftModel(model)}
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zoo.decoders.sampling import Draft, Law, guidance
-from zoo.decoders.sampling.processors import Processor, RepetitionPenalty, Tracker, seen
+from zoo.decoders.sampling.processors import Mirostat, NoRepeat, RepetitionAware, RepetitionPenalty, seen
 
 
 def some_logits(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -81,6 +81,30 @@ def test_temperature_0_is_certain_of_the_first_of_the_most_probable_tokens():
     assert logp.tolist() == [[-math.inf, 0, -math.inf], [-math.inf, 0, -math.inf]]
 
 
+@pytest.mark.parametrize(
+    ("law", "kept"),
+    [
+        (Law(top_k=2), 3),  # of equally probable ones, all
+        (Law(top_p=0.3), 2),  # ids decide: 0.25 is not enough
+        (Law(min_p=1.0), 3),
+        (Law(typical=0.3), 2),
+        (Law(top_k=1, top_p=1.0, typical=1.0), 3),
+    ],
+    ids=str,
+)
+def test_equally_probable_tokens_are_cut_as_documented(law, kept):
+    logp = law(torch.tensor([0.3, 0.3, 0.3, 0.1]).log())
+    assert torch.isfinite(logp).tolist() == [token < kept for token in range(4)]
+    assert logp[:kept].exp().tolist() == pytest.approx([1 / kept] * kept)
+
+
+def test_the_last_token_left_survives_every_truncation():
+    logits = torch.full((1, 5), -math.inf)
+    logits[0, 3] = -80.0
+    law = Law(temperature=2.0, top_k=99, top_p=1e-6, min_p=1.0, typical=1e-6)
+    assert law(logits).tolist() == [[-math.inf, -math.inf, -math.inf, 0.0, -math.inf]]
+
+
 def test_forbidden_tokens_stay_forbidden():
     logits = some_logits(2, 1, 6)
     logits[:, :, ::2] = -math.inf
@@ -103,7 +127,7 @@ def test_logits_that_are_no_law_are_refused(temperature):
     [
         {"temperature": -1.0}, {"temperature": math.nan}, {"temperature": math.inf}, {"top_k": 0}, {"top_p": 0.0},
         {"top_p": 1.1}, {"min_p": -0.1}, {"typical": 2.0}, {"streams": ()}, {"streams": (1.0, 0.0)},
-        {"streams": (-1.0,)},
+        {"streams": (-1.0,)}, {"plausible": 0.0, "streams": (1.0, -1.0)}, {"plausible": 0.1},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
@@ -129,6 +153,17 @@ def test_what_a_stream_of_positive_weight_forbids_is_forbidden_and_the_other_for
     assert state(state.combine(torch.cat((first, second)))).exp()[0, 0, 0].tolist() == pytest.approx([1, 0, 0])
 
 
+def test_contrast_counts_only_where_the_first_stream_finds_a_token_plausible():
+    expert, amateur = some_logits(2, 3, 1, 6), some_logits(2, 3, 1, 6, seed=1)
+    law = Law(streams=(1.0, -1.0), plausible=0.2)
+    state = law.start(torch.zeros(2, 1, 1, dtype=torch.int64))
+    found = state(state.combine(torch.cat((expert, amateur))))
+    p, q = expert.softmax(-1), amateur.softmax(-1)
+    ratio = (p / q) * (p >= 0.2 * p.amax(-1, keepdim=True))
+    assert torch.allclose(found.exp(), ratio / ratio.sum(-1, keepdim=True), atol=1e-5)
+    assert 6 < torch.isfinite(found).sum() < 36, "some must be plausible and others not for this test to mean something"
+
+
 def test_repeated_tokens_of_the_same_codebook_are_penalised():
     logits = torch.tensor([[[2.0, -2.0, 2.0, -2.0], [2.0, -2.0, 2.0, -2.0]]])
     prefix = torch.tensor([[[0, 3], [1, 3], [-1, 5]]])  # ids that can't come out count for nothing
@@ -150,38 +185,6 @@ def test_tokens_are_counted_within_their_row_and_window():
     assert seen(tokens, torch.tensor([3, 2]), 3, window=1)[:, 0].tolist() == [[0, 0, 1], [0, 0, 1]]
 
 
-class Surprise(Processor):
-    """As mirostat: what a token meant depends on the law it had, so trackers remember laws."""
-
-    class Remembers(Tracker):
-        def __init__(self, debt, past, laws):
-            self.debt, self.past, self.laws = debt, past, laws  # `past`: for each step, debts before it
-
-        def law(self, logp, full):
-            self.laws = full
-            return logp / (1 + self.debt[:, None, None].abs())
-
-        def advance(self, tokens, moves):
-            self.past = [*self.past, (self.debt, self.laws, moves)]
-            surprise = -self.laws.gather(-1, tokens[..., None]).sum((1, 2))
-            self.debt = torch.where(moves, 0.5 * self.debt + surprise, self.debt)
-
-        def rollback(self, n):
-            left = n.clone()
-            while (left > 0).any():
-                debt, laws, moved = self.past.pop()
-                back = moved & (left > 0)
-                self.debt = torch.where(back, debt, self.debt)
-                self.laws = torch.where(back[:, None, None], laws, self.laws)
-                left = left - back.long()
-
-        def fork(self, rows):
-            return Surprise.Remembers(self.debt[rows], [], None if self.laws is None else self.laws[rows])
-
-    def start(self, tokens, lengths):
-        return self.Remembers(torch.zeros(len(tokens)), [], None)
-
-
 def one_by_one(law: Law, prefix: torch.Tensor, tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Law at the end of a path of one row: tokens `[N, Q]`, logits `[N + 1, Q, V]`."""
     state, every = law.start(prefix[None]), torch.tensor([True])
@@ -194,9 +197,10 @@ def one_by_one(law: Law, prefix: torch.Tensor, tokens: torch.Tensor, logits: tor
 
 PROCESSED = [
     Law(processors=(RepetitionPenalty(1.7),)),
-    Law(processors=(Surprise(),), top_k=5),
-    Law(processors=(RepetitionPenalty(3.0, window=2), Surprise()), temperature=0.7),
-    Law(processors=(RepetitionPenalty(1.7), Surprise()), temperature=0),
+    Law(processors=(Mirostat(1.5, 0.5),), top_k=5),
+    Law(processors=(RepetitionPenalty(3.0, window=2), Mirostat(1.5, 0.5)), temperature=0.7),
+    Law(processors=(RepetitionPenalty(1.7), Mirostat(1.5, 0.5)), temperature=0),
+    Law(processors=(RepetitionAware(0.3, 3), NoRepeat(2)), top_p=0.5),
 ]
 
 
@@ -220,7 +224,8 @@ def test_processors_see_along_a_draft_what_they_see_step_by_step_and_forget_what
         for node in range(-1, int(draft.count[row])):
             way = ways[row, node].nonzero()[:, 0] if node >= 0 else torch.zeros(0, dtype=torch.int64)
             block = torch.cat((torch.tensor([0]), way + 1))
-            assert torch.equal(found[row, node + 1], one_by_one(law, prefix[row], tokens[row, way], logits[row, block]))
+            expected = one_by_one(law, prefix[row], tokens[row, way], logits[row, block])
+            assert torch.allclose(found[row, node + 1], expected, atol=1e-6)
     last = [5, 2, -1, 0]  # accepted: the way to this node
     accepted = [
         ways[row, node].nonzero()[:, 0] if node >= 0 else torch.zeros(0).long() for row, node in enumerate(last)
@@ -233,7 +238,7 @@ def test_processors_see_along_a_draft_what_they_see_step_by_step_and_forget_what
     for row, way in enumerate(accepted[:3]):
         went = torch.cat((tokens[row, way], next[row][None]))
         met = torch.cat((logits[row, torch.cat((torch.tensor([0]), way + 1))], later[row]))
-        assert torch.equal(behind[row, 0], one_by_one(law, prefix[row], went, met))
+        assert torch.allclose(behind[row, 0], one_by_one(law, prefix[row], went, met), atol=1e-6)
 
 
 def test_a_fork_moves_on_its_own():

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from zoo.decoders.base import DecoderInfo, Output, TokenModel
-from zoo.decoders.sampling import Draft, Law
-from zoo.decoders.sampling.proposers import Context, Proposer
+from zoo.decoders.sampling import Draft, Law, Noise, decode
+from zoo.decoders.sampling.law import draw
+from zoo.decoders.sampling.proposers import Context, DraftModel, Proposer
+from zoo.decoders.sampling.rules import Rule
 from zoo.decoders.state import State, open_block
 
 STEPS = 40  # that the toys know
@@ -104,18 +106,51 @@ def all_outputs(cards: tuple[int, ...], steps: int) -> Tensor:
 
 
 def joint_law(model: Toy, prompt: Tensor, steps: int, law: Law) -> Tensor:
-    """float64 `[outputs]`: the probability of each of `all_outputs` behind a prompt `[P, Q]`, found without a cache."""
+    """float64 `[outputs]`: the probability of each of `all_outputs` behind a prompt `[P, Q]`.
+
+    Found without a cache, by a law that goes one step at a time and never back.
+    """
     outputs = all_outputs(model.info.cards, steps)
     whole = torch.cat((prompt.expand(len(outputs), -1, -1), outputs), 1)
     total = torch.zeros(len(outputs), dtype=torch.float64)
+    state, every = law.start(whole[:, : len(prompt)]), torch.ones(len(outputs), dtype=torch.bool)
     for step in range(len(prompt), whole.shape[1]):
         found = model(whole[:, :step])
         logits, next = found.logits[:, -1], whole[:, step]
         if model.info.depth:
             logits = model.depth(found.hidden[:, -1:], next[:, None])[:, 0]
-        logp = law(logits, whole[:, :step]).double().log_softmax(-1)
+        logp = state(logits[:, None])[:, 0].double().log_softmax(-1)
+        state.advance(next, every)
         total += logp.gather(-1, next[..., None]).sum((1, 2))
     return total.exp()
+
+
+def step_by_step(model: TokenModel, prompt: Tensor, steps: int, law: Law, noise: Noise, cond: Any = None) -> Tensor:
+    """int64 `[R, P + steps, Q]`: sampling as it is in textbooks, of all rows of a law of one stream.
+
+    Each step runs the model on all that came before, and the law goes on from where it was, never back.
+    """
+    whole, every = prompt, torch.ones(len(prompt), dtype=torch.bool)
+    state = law.start(prompt)
+    for step in range(prompt.shape[1], prompt.shape[1] + steps):
+        logp = state(model(whole, state=model.init_state(len(prompt), 0, cond)).logits[:, -1:])
+        gumbel = 0.0 if law.certain else noise.gumbel(torch.full((len(prompt), 1), step), *logp.shape[2:])
+        next = draw(logp, gumbel)[:, 0]
+        state.advance(next, every)
+        whole = torch.cat((whole, next[:, None]), 1)
+    return whole
+
+
+def every_kind(whole: Tensor, other: TokenModel) -> dict[str, Proposer | None]:
+    """One of each kind, for outputs that are known, `[R, S, Q]` with the prompt."""
+    return {
+        "none": None,
+        "random": Random(),
+        "wrong": Known(whole, wrong=True),
+        "right": Known(whole),
+        "draft model": DraftModel(other),
+        "tree": Tree(whole),
+    }
 
 
 def counts(codes: Tensor, cards: tuple[int, ...]) -> Tensor:
@@ -139,6 +174,16 @@ def chi_square(found: Tensor, law: Tensor) -> float:
     expected = torch.cat((expected[:rare].sum()[None], expected[rare:]))
     statistic = ((found - expected) ** 2 / expected).sum()
     return float(torch.special.gammaincc(torch.tensor((len(found) - 1) / 2, dtype=torch.float64), statistic / 2))
+
+
+def p_value(
+    rule: str | Rule, proposer: Proposer | None, law: Law | None = None, window: int = 3, model: Toy | None = None,
+    steps: int = 4, prompt: Tensor | None = None, rows: int = 40_000,
+) -> float:  # fmt: skip
+    """Probability of outputs this far from the law that enumeration gives, if they have it."""
+    model, law, prompt = model or Toy(), law or Law(), torch.tensor([[1]]) if prompt is None else prompt
+    result = decode(model, prompt.expand(rows, -1, -1), steps, law, Noise(4), proposer, rule, window=window)
+    return chi_square(counts(result.codes, model.info.cards), joint_law(model, prompt, steps, law))
 
 
 class Random(Proposer):
