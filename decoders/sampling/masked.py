@@ -62,13 +62,14 @@ def decode_masked(
             places come in no order; a model without mask token; a chooser that breaks its promise; NaN logits.
     """
     info, noise, schedule, chooser = model.info, noise or Noise(0), find(schedule), chooser or Confidence()
-    codes, inside = _grid(prompt, lengths, model, steps)
+    _check(model, steps)
+    codes, inside = open_grid(prompt, lengths, model)
     law_at = law if callable(law) and not isinstance(law, Law) else lambda _: law or Law()
-    copies = _streams(law_at(0.0))
+    copies = streams_of(law_at(0.0))
     rows, places, _ = codes.shape
     state = model.init_state(rows * copies, 0, cond)
     at = torch.arange(places, device=codes.device).expand(rows, -1)
-    mask = None if lengths is None else _copied(_visible(inside, info.causal), copies)
+    mask = None if lengths is None else copied(_visible(inside, info.causal), copies)
     masked = torch.tensor(info.cards, device=codes.device)
     known = codes >= 0
     filled, logp = torch.zeros_like(known), torch.zeros(codes.shape, device=codes.device)
@@ -84,7 +85,7 @@ def decode_masked(
         if not now.any():
             continue
         tokens = codes.where((known | filled), masked).where(inside[..., None], 0)
-        output = model(_copied(tokens, copies), _repeated(positions, rows, copies), state, mask)
+        output = model(copied(tokens, copies), repeated(positions, rows, copies), state, mask)
         law_now = law_at(step / count)
         running = law_now.start(tokens, checked=model.checked)
         logits = running.combine(output.logits)
@@ -122,22 +123,26 @@ def _plan(steps: int | Sequence[int], codebooks: int) -> list[tuple[list[bool], 
     return [(books, step, count) for books, count in zip(levels, steps, strict=True) for step in range(count)]
 
 
-def _grid(
-    prompt: Tensor | tuple[int, int], lengths: Tensor | None, model: TokenModel, steps: int | Sequence[int]
+def _check(model: TokenModel, steps: int | Sequence[int]) -> None:
+    if model.info.specials < 1:
+        raise ValueError("this model knows no mask token; decode it with `decode`")
+    counts = [steps] if isinstance(steps, int) else list(steps)
+    if min(counts, default=0) < 1 or not (isinstance(steps, int) or len(counts) == model.info.codebooks):
+        books = model.info.codebooks
+        raise ValueError(f"steps are {steps}; expected at least 1, or as many for each of {books} codebooks")
+
+
+def open_grid(
+    prompt: Tensor | tuple[int, int], lengths: Tensor | None, model: TokenModel
 ) -> tuple[Int[Tensor, "R S Q"], Bool[Tensor, "R S"]]:
     """The places, and which of them each row has; or what doesn't fit."""
     info = model.info
-    if info.specials < 1:
-        raise ValueError("this model knows no mask token; decode it with `decode`")
     if isinstance(prompt, tuple):
         prompt = torch.full((*prompt, info.codebooks), -1, device=next(model.parameters(), torch.empty(0)).device)
     if prompt.ndim != 3 or prompt.shape[2] != info.codebooks or not prompt.numel():
         raise ValueError(f"the prompt is {list(prompt.shape)}; expected [rows, places, {info.codebooks}]")
     if prompt.shape[1] > info.context:
         raise ValueError(f"{prompt.shape[1]} places for a model of {info.context}")
-    counts = [steps] if isinstance(steps, int) else list(steps)
-    if min(counts, default=0) < 1 or not (isinstance(steps, int) or len(counts) == info.codebooks):
-        raise ValueError(f"steps are {steps}; expected at least 1, or as many for each of {info.codebooks} codebooks")
     if lengths is None:
         lengths = torch.full((len(prompt),), prompt.shape[1], device=prompt.device)
     if tuple(lengths.shape) != (len(prompt),) or not 1 <= lengths.min() <= lengths.max() <= prompt.shape[1]:
@@ -153,7 +158,8 @@ def _grid(
     return prompt, inside
 
 
-def _streams(law: Law) -> int:
+def streams_of(law: Law) -> int:
+    """How many streams a law has that is to be drawn from in no order."""
     if law.processors:
         raise ValueError("the law has processors, which look at a prefix; places of masked decoding come in no order")
     return len(law.streams)
@@ -165,12 +171,14 @@ def _visible(inside: Bool[Tensor, "R S"], causal: bool) -> Bool[Tensor, "R S S"]
     return visible.tril() if causal else visible
 
 
-def _copied(x: Tensor, copies: int) -> Tensor:
+def copied(x: Tensor, copies: int) -> Tensor:
+    """One copy of the rows for each stream."""
     return x.repeat(copies, *[1] * (x.ndim - 1))
 
 
-def _repeated(positions: Tensor | None, rows: int, copies: int) -> Tensor | None:
-    return None if positions is None else _copied(positions.expand(rows, *positions.shape[1:]), copies)
+def repeated(positions: Tensor | None, rows: int, copies: int) -> Tensor | None:
+    """Positions of all rows of all streams."""
+    return None if positions is None else copied(positions.expand(rows, *positions.shape[1:]), copies)
 
 
 def _kept(chooser: Chooser, view: View) -> Bool[Tensor, "R S Q"]:
