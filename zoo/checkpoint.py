@@ -26,6 +26,7 @@ from zoo.codecs.errors import UserError
 from zoo.configs import from_json, read_json, to_json
 from zoo.decoders.base import TokenModel
 from zoo.registry import architecture_class, architecture_of
+from zoo.stored_weights import restored, stored
 from zoo.token_facts import TokenFacts, contents, read_facts
 
 CONFIG = "config.json"
@@ -55,8 +56,8 @@ def save(codec: Codec | TokenModel, directory: str | Path, dtype: torch.dtype = 
     """Write a codec or decoder to `directory` (made if missing), fused if possible, and return the weights' sha256.
 
     Args:
-        dtype: What floating-point tensors of two or more axes are stored in; float16 halves the file. Vectors
-            (biases, counters) are small and keep their own type, and so do tensors beyond the range of `dtype`.
+        dtype: What floating-point tensors of two or more axes are stored in; float16 halves the file, int8 makes it a
+            quarter. Vectors (biases, counters) are small and keep their own type; see `zoo.stored_weights.stored`.
 
     Raises:
         ValueError: Nobody said what the tokens of a decoder are.
@@ -65,7 +66,9 @@ def save(codec: Codec | TokenModel, directory: str | Path, dtype: torch.dtype = 
     directory.mkdir(parents=True, exist_ok=True)
     fused = copy.deepcopy(codec).fuse() if hasattr(codec, "fuse") else codec
     aliases = _aliases(fused)
-    tensors = {name: _stored(tensor, dtype) for name, tensor in fused.state_dict().items() if name not in aliases}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in fused.state_dict().items():
+        tensors |= {} if name in aliases else stored(name, tensor, dtype)
     content = safetensors.torch.save(tensors)
     sha256 = hashlib.sha256(content).hexdigest()
     header = {"format": FORMAT, "architecture": architecture_of(codec), "config": to_json(codec.config)}
@@ -103,6 +106,10 @@ def load_directory(
         codec = kind(config)
     path = weights or directory / WEIGHTS
     tensors, codec.weights = read_weights(path, {CONFIG: header.sha256, "the manifest": sha256})
+    try:
+        tensors = restored(tensors)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; restore the file") from None
     if keymap:
         tensors = translate(KEYMAPS[keymap], tensors, path)
     load_tensors(codec, tensors, path)
@@ -224,13 +231,6 @@ def _mismatch(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> str:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    tensor = tensor.detach().cpu()
-    if tensor.is_floating_point() and tensor.ndim >= 2 and (tensor.abs() <= torch.finfo(dtype).max).all():
-        tensor = tensor.to(dtype)
-    return tensor.contiguous().clone()
 
 
 def _replace(path: Path, content: bytes) -> None:

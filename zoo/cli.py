@@ -583,6 +583,9 @@ def convert_command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store matrices as float16: half the size.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Store matrices as whole numbers with a scale for each row: a quarter.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a directory that every --model takes.
@@ -595,7 +598,9 @@ def convert_command(
 
     from zoo.convert import convert
 
-    facts = convert(source, output, torch.float16 if half else torch.float32)
+    if half and int8:
+        raise UserError("--half and --int8 are two ways to store matrices; choose one")
+    facts = convert(source, output, torch.int8 if int8 else torch.float16 if half else torch.float32)
     if as_json:
         return print_json(facts)
     print(f"{source} -> {output}: sha256 {facts['sha256'][:12]}")
