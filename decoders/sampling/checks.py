@@ -72,6 +72,8 @@ def promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Propo
         )
     if draft.parent is not None and not rule.trees:
         raise ValueError(f"{name} drafts trees, which the rule {type(rule).__name__} does not take")
+    if draft.parent is not None and ctx.model.info.depth and len(cards) > 1:
+        raise ValueError(f"{name} drafts trees, but the codes of a step depend on each other here; draft chains")
     draft = replace(draft, count=torch.where(ctx.room > 0, draft.count, 0))
     if ctx.model.checked and not draft.tokens.is_floating_point():
         forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())

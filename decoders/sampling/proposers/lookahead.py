@@ -23,8 +23,8 @@ class Lookahead(Proposer):
                |   |   |
                6   7   8        the latest; what the target says behind each is the fourth token of an n-gram
 
-    All n-grams go to the pool of their row. The chain is a bet, too. Windows stay where they are when steps come out,
-    so that columns are refilled at the far end, with any tokens.
+    All n-grams go to the pool of their row. The chain is a bet, too. Columns stay where they are when steps come out;
+    new ones at the far end begin as the known steps over again.
 
     Output: identical, as trees ask for the rule `equal`. What it gains at temperature 0 it gains in part elsewhere:
     n-grams were drawn with the noise of the steps where they were found.
@@ -53,7 +53,7 @@ class Lookahead(Proposer):
         self._young: int
 
     def start(self, ctx: Context) -> None:
-        info, rows, codebooks = ctx.model.info, ctx.rows, ctx.tokens.shape[2]
+        rows, codebooks = ctx.rows, ctx.tokens.shape[2]
         self._guesses = ctx.slots // self.levels // 2
         self._width = ctx.slots // self.levels - self._guesses
         if not self._guesses:
@@ -61,8 +61,6 @@ class Lookahead(Proposer):
                 f"a window of {ctx.slots} slots; {self.levels + 1}-grams need {2 * self.levels} or more, for a column "
                 "and a guess"
             )
-        if not info.trees or (info.depth and codebooks > 1):
-            raise ValueError("look-ahead drafts trees, which this target cannot judge; take `Jacobi`")
         self._window = ctx.tokens.new_zeros(rows, self._width, self.levels, codebooks)
         self._there = torch.zeros_like(self._window[:, :, 0, 0], dtype=torch.bool)
         size = max(self.pool, self._width)
@@ -74,7 +72,7 @@ class Lookahead(Proposer):
         column, level = torch.arange(self._width, device=device)[:, None], torch.arange(self.levels, device=device)
         steps = ctx.length[:, None] + (column + level).flatten()
         cards = torch.tensor(ctx.model.info.cards, device=device)
-        fresh = (ctx.noise.uniform(steps, len(cards)) * cards).long().expand(*steps.shape, -1)
+        fresh = ctx.tokens[row, steps % ctx.length[:, None]] % cards  # ids that only go in are no guess
         self._window = self._window.where(self._there[..., None, None], fresh.view_as(self._window))
         self._there = torch.ones_like(self._there)
         fits = (self._ngrams[:, :, 0] == ctx.last[:, None]).all(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import Random, Toy, adversary, all_outputs, chi_square, counts, joint_law
+from toys import Random, Toy, adversary, all_outputs, counts, joint_law, p_value
 
 from zoo.decoders.sampling import Draft, Exactness, Law, Noise, decode, rules
 from zoo.decoders.sampling.law import draw
@@ -13,19 +13,9 @@ from zoo.decoders.sampling.proposers import Context, DraftModel, Proposer
 from zoo.decoders.sampling.rules import Rejection, Scores, Streams, Verified, leading
 from zoo.decoders.sampling.rules.rejection import residual
 
-ROWS, STEPS = 40_000, 4
+ROWS = 40_000
 PROMPT = torch.tensor([[1]])
 LAWS = [Law(), Law(temperature=0.5), Law(temperature=1.5, top_k=2), Law(top_p=0.8)]
-
-
-def p_value(
-    rule: str | rules.Rule, proposer: Proposer | None, law: Law | None = None, window: int = 3,
-    model: Toy | None = None, steps: int = STEPS, prompt: torch.Tensor = PROMPT,
-) -> float:  # fmt: skip
-    """Probability of outputs this far from the law that enumeration gives, if they have it."""
-    model, law = model or Toy(), law or Law()
-    result = decode(model, prompt.expand(ROWS, -1, -1), steps, law, Noise(4), proposer, rule, window=window)
-    return chi_square(counts(result.codes, model.info.cards), joint_law(model, prompt, steps, law))
 
 
 class Certain(Proposer):
@@ -221,7 +211,7 @@ def test_leading_counts_up_to_the_first_that_falls():
 def test_rules_are_found_by_name_and_say_what_they_do():
     assert rules.find("equal").exactness == Exactness.IDENTICAL == "identical"
     assert rules.find("rejection").exactness == Exactness.DISTRIBUTION
-    with pytest.raises(ValueError, match="no rule 'greedy'; there are equal, rejection"):
+    with pytest.raises(ValueError, match="no rule 'greedy'; there are coupled, equal, gumbel, rejection"):
         rules.find("greedy")
 
 
