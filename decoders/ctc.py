@@ -35,13 +35,17 @@ class CTCConfig(ParallelConfig):
 
 
 class CTCDecoder(ParallelDecoder):
-    """A parallel decoder whose places, read from left to right, spell the tokens."""
+    """A parallel decoder whose places, read from left to right, spell the tokens.
+
+    Attributes:
+        blank: Its id.
+    """
 
     config_class: ClassVar[type[CTCConfig]] = CTCConfig
 
-    @property
-    def blank(self) -> int:
-        return self.config.cards[0] - 1
+    def __init__(self, config: CTCConfig):
+        super().__init__(config)
+        self.blank = config.cards[0] - 1
 
     def nats(self, codes: Int[Tensor, "R S 1"], cond: Conditions) -> Float[Tensor, "R"]:
         state = self.init_state(len(codes), 0, cond)

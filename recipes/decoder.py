@@ -85,6 +85,19 @@ class Foretold(NamedTuple):
     targets: Int[Tensor, "R M S"]
     weight: Float[Tensor, "R"] | None = None
 
+    @property
+    def nats(self) -> Float[Tensor, "R M S"]:
+        """Cross-entropy of each target."""
+        return cross_entropy(self.logits.permute(0, 3, 1, 2), self.targets, reduction="none")
+
+
+class Measured(NamedTuple):
+    """The same of decoders that have no logits for a single code, but know what each row costs: its targets' shares."""
+
+    nats: Float[Tensor, "R M S"]
+    targets: Int[Tensor, "R M S"]
+    weight: Float[Tensor, "R"] | None = None
+
 
 class TokenRecipe(LightningModule, ABC):
     """Trains a decoder of tokens; a subclass says what it is asked.
@@ -145,7 +158,9 @@ class TokenRecipe(LightningModule, ABC):
         """What training batch `number` is to lower, of the weights in training."""
 
     @abstractmethod
-    def foretell(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Foretold:
+    def foretell(
+        self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None, number: int
+    ) -> Foretold | Measured:
         """What a decoder says of validation batch `number`."""
 
     @abstractmethod
@@ -230,7 +245,7 @@ class TokenRecipe(LightningModule, ABC):
             decoder, conditions = self.average.module, self.conditions(batch)
             found = self.foretell(decoder, batch, conditions, index * self.trainer.world_size + self.global_rank)
             sizes = self.facts.vocabulary.sizes if self.facts.vocabulary else None
-            self.tally.add(found.logits, found.targets, sizes, found.weight)
+            self.tally.count(found.nats, found.targets, sizes, found.weight)
             media = {}
             if self.preview is not None and index < self.preview.batches:
                 first = None if conditions is None else conditions.rows(slice(1))
@@ -357,7 +372,6 @@ class Tally:
         self.slots = len(layout.slots)
         self.sums = torch.zeros(3, self.slots, dtype=torch.float64)
 
-    @torch.no_grad()
     def add(
         self,
         logits: Float[Tensor, "R M S V"],
@@ -365,13 +379,24 @@ class Tally:
         sizes: Int[Tensor, "V"] | None = None,
         weight: Float[Tensor, "R"] | None = None,
     ) -> None:
+        """As `count`, of logits."""
+        self.count(Foretold(logits, targets).nats, targets, sizes, weight)
+
+    @torch.no_grad()
+    def count(
+        self,
+        nats: Float[Tensor, "R M S"],
+        targets: Int[Tensor, "R M S"],
+        sizes: Int[Tensor, "V"] | None = None,
+        weight: Float[Tensor, "R"] | None = None,
+    ) -> None:
         """Count a batch.
 
         Args:
+            nats: What each target costs.
             sizes: Bytes of each token, for text.
             weight: What a target of each row counts; default: 1.
         """
-        nats = cross_entropy(logits.permute(0, 3, 1, 2), targets, reduction="none").double()
         known = targets != IGNORED
         amount = torch.zeros_like(targets) if sizes is None else sizes.to(targets.device)[targets.clamp(min=0)] * known
         parts = torch.stack([part.sum(1).double() for part in (nats, known, amount)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.codecs.errors import UserError
@@ -65,12 +65,7 @@ class MaskedRecipe(TokenRecipe):
             raise UserError(
                 "this recipe needs a decoder that is not causal and knows a mask token, such as a MaskedDecoder"
             )
-        probe = (2,) * (layout.axes or 1)
-        if not isinstance(layout, Parallel) or layout.steps(probe) != prod(probe):
-            raise UserError(
-                f"masked decoders fill in cells, each of which is a step; take a Parallel or Raster layout without "
-                f"begin, end, row_end and grid_end, not {layout}"
-            )
+        check_cells(layout)
         super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
         self.masking = from_json(Masking, {"cards": layout.cards} | (masking or {}), "masking")
         if self.masking.cards != layout.cards:
@@ -101,10 +96,7 @@ class MaskedRecipe(TokenRecipe):
 
     def hide(self, batch: Mapping[str, Any], *names: int) -> Hidden:
         """The steps of a batch, of which some codes are hidden; names and the seed say which."""
-        codes = batch["codes"]
-        inside = cells_inside(batch)
-        tokens = self.layout.pack(codes.where(inside[:, None], 0))
-        tokens = tokens.where(inside.flatten(1)[..., None], -1)
+        tokens = steps_inside(self.layout, batch)
         draws = np.random.SeedSequence((self.seed, *names)).generate_state(1, np.uint64)
         return self.masking.mask_for_training(tokens, torch.Generator().manual_seed(int(draws[0])))
 
@@ -119,6 +111,26 @@ class MaskedRecipe(TokenRecipe):
             positions = positions.to(tokens.device).expand(len(tokens), *positions.shape[1:])
         mask = None if hidden.visible.all() else hidden.visible  # attention without a mask is faster
         return decoder(tokens, positions, state, mask).logits
+
+
+def check_cells(layout: Layout) -> None:
+    """
+    Raises:
+        UserError: A layout of other steps than cells.
+    """
+    probe = (2,) * (layout.axes or 1)
+    if not isinstance(layout, Parallel) or layout.steps(probe) != prod(probe):
+        raise UserError(
+            "decoders that are not causal fill in cells, each of which is a step; take a Parallel or Raster layout "
+            f"without begin, end, row_end and grid_end, not {layout}"
+        )
+
+
+def steps_inside(layout: Layout, batch: Mapping[str, Any]) -> Int[Tensor, "R S Q"]:
+    """The cells of a batch as steps, -1 where there is nothing."""
+    inside = cells_inside(batch)
+    tokens = layout.pack(batch["codes"].where(inside[:, None], 0))
+    return tokens.where(inside.flatten(1)[..., None], -1)
 
 
 def cells_inside(batch: Mapping[str, Any]) -> Bool[Tensor, "batch *grid"]:

@@ -1,0 +1,55 @@
+"""Made-up speech with its text, at hand everywhere: each letter lasts as long as its own number of codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from zoo.recipes.data.stream import BatchStream, ResumableDataModule
+
+LETTERS = "abcd"
+
+
+class SpelledLetters(ResumableDataModule):
+    """Random words, and for each letter k of the alphabet k + 1 codes: 2 k, then 2 k + 1 until it ends.
+
+    Batches hold `codes`, int64 `[batch, 1, time]`, -1 behind a row's end, `lengths` `[batch]` and `text`, strings. Each
+    is a pure function of its number.
+
+    Args:
+        letters: Most letters of a word; it has at least one.
+        batch_size: Words of a batch.
+        valid_batches: Of validation.
+        seed: Of the words.
+        epoch_batches: Batches of an epoch.
+    """
+
+    codebook_sizes = (2 * len(LETTERS),)
+
+    def __init__(
+        self, letters: int = 4, batch_size: int = 8, valid_batches: int = 2, seed: int = 0, epoch_batches: int = 50
+    ) -> None:
+        super().__init__(epoch_batches, 0)
+        self.letters, self.batch_size, self.valid_batches, self.seed = letters, batch_size, valid_batches, seed
+
+    def make(self, number: int, valid: bool = False) -> dict[str, Any]:
+        """Batch of that number."""
+        random = np.random.default_rng((self.seed, valid, number))
+        words = [
+            random.integers(len(LETTERS), size=random.integers(1, self.letters + 1)) for _ in range(self.batch_size)
+        ]
+        spoken = [[2 * k + (frame > 0) for k in word for frame in range(k + 1)] for word in words]
+        lengths = torch.tensor([len(codes) for codes in spoken])
+        codes = torch.full((self.batch_size, 1, self.letters * len(LETTERS)), -1)
+        for row, said in enumerate(spoken):
+            codes[row, 0, : len(said)] = torch.tensor(said)
+        return {"codes": codes, "lengths": lengths, "text": ["".join(LETTERS[k] for k in word) for word in words]}
+
+    def train_stream(self, rank: int, ranks: int) -> BatchStream:
+        return BatchStream(self.make, self.epoch_batches, rank, ranks)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader([self.make(number, True) for number in range(self.valid_batches)], batch_size=None)
