@@ -15,6 +15,7 @@ from toys import Random, Toy, Tree, adversary, chi_square, counts, every_kind, j
 from zoo.decoders.sampling import Draft, Law, Noise, decode
 from zoo.decoders.sampling.processors import Grammar, RepetitionPenalty
 from zoo.decoders.sampling.proposers import DraftModel
+from zoo.vocabulary import train_bpe
 
 PIECES = [b"a", b"b", b"ab", b"ba", b"c", b"", b"bc"]  # token 5 is no text
 END = 7
@@ -101,29 +102,26 @@ def test_complete_outputs_have_the_law(rule):
     assert (expected > 0).sum() < 20, "most outputs must be forbidden for this test to mean something"
 
 
-def test_json_keeps_to_its_schema_in_bytes_and_in_pieces():
+def test_json_keeps_to_its_schema_in_the_pieces_of_a_tokenizer():
     schema = {
         "type": "object",
         "properties": {"n": {"type": "integer"}, "kind": {"enum": ["cat", "dog"]}},
         "required": ["n", "kind"],
         "additionalProperties": False,
     }
-    pieces = [bytes([byte]) for byte in range(256)] + [b'{"', b'":', b"cat", b"kind", b"dog", b'"}', b"12"]
-    grammar = Grammar(json.dumps(schema), "json", pieces, len(pieces))
-    model = small_decoder((len(pieces) + 1,), layers=1)
-    law = Law(temperature=0.7, processors=(grammar,))
+    vocabulary = train_bpe([json.dumps({"n": n, "kind": "cat"}) for n in range(40)] + ["kind of dogs"], 280)
+    assert max(map(len, vocabulary.pieces)) > 2
+    law = Law(temperature=0.7, processors=(Grammar(json.dumps(schema), "json", vocabulary.pieces, vocabulary.end),))
+    model, draft = (small_decoder((vocabulary.card,), layers=1, seed=seed) for seed in (0, 1))
     prompt = random_tokens(model, 3, 2)
-    found = decode(
-        model, prompt, 60, law, Noise(1), DraftModel(small_decoder((len(pieces) + 1,), layers=1)), stop=len(pieces)
-    )
-    ended = 0
-    for codes, length in zip(found.codes[..., 0], found.lengths.tolist(), strict=True):
-        tokens = codes[:length].tolist()
-        if tokens[-1] == len(pieces):
-            value = json.loads(b"".join(pieces[token] for token in tokens[:-1]))
-            assert set(value) == {"n", "kind"} and isinstance(value["n"], int) and value["kind"] in ("cat", "dog")
-            ended += 1
-    assert ended
+    found = decode(model, prompt, 60, law, Noise(1), DraftModel(draft), stop=vocabulary.end)
+    values = []
+    for codes in found.codes[..., 0].tolist():
+        if vocabulary.end in codes:
+            values.append(json.loads(vocabulary.decode(codes[: codes.index(vocabulary.end)])))
+    assert values
+    for value in values:
+        assert set(value) == {"n", "kind"} and isinstance(value["n"], int) and value["kind"] in ("cat", "dog")
 
 
 def test_every_way_to_cut_a_text_into_tokens_is_allowed_even_where_one_text_alone_can_follow():
