@@ -8,6 +8,7 @@ from zoo.decoders.sampling.law import Law, guidance
 from zoo.decoders.sampling.masked import decode_masked
 from zoo.decoders.sampling.noise import Noise
 from zoo.decoders.sampling.result import Exactness, Result, Trace
+from zoo.decoders.sampling.zipar import decode_zipar
 
 __all__ = [
     "Draft",
@@ -20,6 +21,7 @@ __all__ = [
     "contrastive_search",
     "decode",
     "decode_masked",
+    "decode_zipar",
     "guidance",
     "processors",
     "proposers",

@@ -9,10 +9,9 @@ from toys import Toy
 
 from zoo.decoders.base import Output
 from zoo.decoders.layouts import Raster
-from zoo.decoders.sampling import Law, Noise, decode, guidance
+from zoo.decoders.sampling import Law, Noise, decode, decode_zipar, guidance
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.processors import RepetitionPenalty
-from zoo.decoders.sampling.zipar import decode_zipar
 from zoo.decoders.state import open_block
 
 NOISE, SHAPE = Noise(5), (3, 4)
