@@ -27,7 +27,7 @@ from zoo.container import TokenReader
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.layouts import Delay, Flat
 from zoo.decoders.sampling import Exactness
-from zoo.decoders.sampling.proposers import NGram
+from zoo.decoders.sampling.proposers import NAMES, NGram
 from zoo.generation_codes import given_steps, most_frames, steps_of
 from zoo.generation_speech import Room, cut, pieces_of
 from zoo.generation_text import Printer, decoded
@@ -105,6 +105,18 @@ def test_drafts_change_the_speed_and_not_the_text(made, tmp_path):
         )
         assert found.text == plain.text and found.exactness == Exactness.IDENTICAL
     assert found.facts()["passes"] == 8 and found.facts()["accepted_length"] == 4  # the draft is the decoder itself
+
+
+@pytest.mark.parametrize("proposer", sorted(NAMES))
+def test_drafts_of_steps_that_hold_structure_change_nothing_either(made, proposer):
+    for model, codec, asked in ((made.draw, made.pictures, {}), (made.say, made.speech, dict(text="Hi", seconds=0.2))):
+        plain, drafted = (
+            zoo.generate(model, codec=codec, seed=1, temperature=0.2, proposer=name, **asked)
+            for name in (None, proposer)
+        )
+        assert same(codes_of(plain), codes_of(drafted))
+        drafts = sum(int(result.trace.drafted.sum()) for result in drafted.results)
+        assert drafts or model is made.say  # there, hardly ever do all codebooks of a step come again
 
 
 def test_the_rule_of_drafts_is_chosen_by_name(made):

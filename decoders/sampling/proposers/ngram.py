@@ -46,4 +46,8 @@ class NGram(Proposer):
         found = (length // len(end) >= self.shortest) & (ctx.room > 1)
         period = (ctx.length - 1 - at).clamp(min=1)[:, None]
         copied = at[:, None] + 1 + torch.arange(n if found.any() else 0, device=end.device) % period
-        return Draft(ctx.tokens[row, copied], torch.where(found, n, 0))
+        tokens = ctx.tokens[row, copied]
+        known = tokens < torch.tensor(
+            ctx.model.info.cards, device=end.device
+        )  # else structure, which is not to be bet on
+        return Draft(tokens.where(known, 0), torch.where(found, n, 0))
