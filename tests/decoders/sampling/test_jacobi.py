@@ -194,7 +194,9 @@ def test_rules_for_windows_take_other_drafts_too(rule):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", [Law(), Law(temperature=0.5), Law(temperature=1.5, top_k=2), Law(top_p=0.8)], ids=range(4))
+@pytest.mark.parametrize(
+    "law", [Law(), Law(temperature=0.5), Law(temperature=1.5, top_k=2), Law(top_p=0.8)], ids=range(4)
+)
 @pytest.mark.parametrize("guess", ["random", "last"])
 @pytest.mark.parametrize("rule", COUPLED)
 def test_windows_keep_the_law_of_longer_outputs(rule, guess, law):
