@@ -7,6 +7,7 @@ recording, work at 16 kHz, and their weights lie inside their packages: `pip ins
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from typing import Any
 
@@ -42,6 +43,30 @@ def word_errors(reference: Signal, estimate: Signal, rate: int) -> Score:
     return Score(_edits(spoken, understood) / len(spoken))
 
 
+def errors_in_words(text: str, estimate: Signal, rate: int) -> tuple[int, int]:
+    """Word errors of PocketSphinx against the text that was to be said, and the number of words in that.
+
+    Raises:
+        ImportError: PocketSphinx is not installed.
+    """
+    spoken = re.findall(r"[a-z']+", text.lower().replace("-", " "))
+    return _edits(spoken, _words(_at_16khz(estimate, rate))), len(spoken)
+
+
+def voice_of(signal: Signal, rate: int) -> np.ndarray:
+    """Float32 `[256]` of length 1: whose voice this is, by Resemblyzer's encoder (Wan et al., arXiv 1710.10467).
+
+    The cosine of two tells whether they are of one speaker.
+
+    Raises:
+        ImportError: Resemblyzer is not installed.
+    """
+    import resemblyzer
+
+    encoder = _encoder(resemblyzer.VoiceEncoder)
+    return encoder.embed_utterance(resemblyzer.normalize_volume(_at_16khz(signal, rate), -30, increase_only=False))
+
+
 JUDGES = {"dnsmos": dnsmos, "plcmos": plcmos, "word_errors": word_errors}
 
 
@@ -74,6 +99,11 @@ def _words(samples: np.ndarray) -> list[str]:
     decoder.process_raw((samples.clip(-1, 1) * 32767).astype("<i2").tobytes(), full_utt=True)
     decoder.end_utt()
     return decoder.hyp().hypstr.split() if decoder.hyp() else []
+
+
+@cache
+def _encoder(kind: type) -> Any:
+    return kind("cpu", verbose=False)
 
 
 @cache

@@ -4,7 +4,8 @@
 
 writes `OUT/{train,valid,test}/SHAPE/NNNNN.png` and `OUT/shapes.json` (what they are, and how many). One glance tells
 whether a picture shows what was asked for, and there are so many that a small decoder cannot learn them by heart.
-A shape lies, tilted, somewhere on a soft gradient; light from the upper left rounds its edges and casts a shadow.
+A shape lies, tilted, near the middle of a soft gradient; light from the upper left rounds its edges and casts a shadow.
+Colours are few, so that most of what a decoder has to learn is shape.
 Edges are sharp on purpose: few codes make them sharp again, but speckle those that are soft.
 Run again, it continues where it was stopped and leaves finished pictures alone.
 """
@@ -44,16 +45,20 @@ class Look:
     Attributes:
         size: Pixels a side.
         extent: Of the circle around a shape, from and to.
+        drift: A shape's centre is at most so far from the picture's, across and down.
         tilt: A shape leans at most so far to either side.
-        contrast: Least distance in RGB, each of which is 0 to 1, of a shape from both colours of the background.
+        hues: How many a shape may have, and a background; the same for both.
+        contrast: Least distance in RGB, each of which is 0 to 1, of a shape from both ends of the background.
         shadow: How much a shadow darkens, 0 to 1.
         light: How much slopes towards the light are brighter, and those away from it darker.
     """
 
-    size: int = 128
-    extent: tuple[float, float] = (0.5, 0.8)
-    tilt: float = 30.0
-    contrast: float = 0.55
+    size: int = 96
+    extent: tuple[float, float] = (0.6, 0.8)
+    drift: float = 0.08
+    tilt: float = 20.0
+    hues: int = 8
+    contrast: float = 0.4
     shadow: float = 0.35
     light: float = 0.35
 
@@ -61,15 +66,15 @@ class Look:
 def render(shape: str, chance: np.random.Generator, look: Look) -> UInt8[ndarray, "size size 3"]:
     """A picture of the shape; everything else about it is drawn from `chance`."""
     extent = chance.uniform(*look.extent)
-    centre = chance.uniform(extent / 2, 1 - extent / 2, 2)
+    centre = 0.5 + chance.uniform(-look.drift, look.drift, 2)
     tilt = np.radians(chance.uniform(-look.tilt, look.tilt))
-    colour, near, far = _colours(chance, look.contrast)
+    colour, near, far = _colours(chance, look)
     mask = _mask(SHAPES[shape], extent / 2, centre, tilt, look.size)
     heights = _blurred(mask, 0.06 * extent)
     slope = -sum(np.gradient(heights)) * look.size * 0.06 * extent  # towards the light, which is at the upper left
     shade = 1 + look.light * (2 * slope + _ramp(look.size, 5 * TURN / 8))
     lit = np.where(shade <= 1, colour * shade, 1 - (1 - colour) * (2 - shade).clip(0))
-    ground = near + (far - near) * (0.5 + 0.5 * _ramp(look.size, chance.uniform(0, TURN)))
+    ground = near + (far - near) * (0.5 + 0.5 * _ramp(look.size, TURN / 4))  # from top to bottom
     shift = round(0.04 * look.size)
     shadow = np.roll(_blurred(mask, 0.035), (shift, shift), (0, 1))
     picture = mask * lit + (1 - mask) * ground * (1 - look.shadow * shadow)
@@ -115,19 +120,17 @@ def build(out: Path, counts: dict[str, int], seed: int, look: Look = Look()) -> 
     return facts
 
 
-def _colours(chance: np.random.Generator, contrast: float) -> tuple[ndarray, ndarray, ndarray]:
-    """A vivid colour that stands out, and two muted ones for the background; each `[3, 1, 1]`."""
+def _colours(chance: np.random.Generator, look: Look) -> tuple[ndarray, ndarray, ndarray]:
+    """A vivid colour that stands out, and the muted ones between which the background lies; each `[3, 1, 1]`."""
 
-    def colour(saturation: tuple[float, float], value: tuple[float, float]) -> ndarray:
-        hue = chance.uniform()
-        return np.array(colorsys.hsv_to_rgb(hue, chance.uniform(*saturation), chance.uniform(*value)))[:, None, None]
+    def colour(hue: int, saturation: float, value: float) -> ndarray:
+        return np.array(colorsys.hsv_to_rgb(hue / look.hues, saturation, value))[:, None, None]
 
-    ground = (0.5, 1.0) if chance.uniform() < 0.5 else (0.15, 0.5)
     while True:
-        near, far = colour((0.15, 0.5), ground), colour((0.15, 0.5), ground)
-        vivid = colour((0.55, 0.9), (0.7, 1.0))
-        if min(np.linalg.norm(vivid - near), np.linalg.norm(vivid - far)) >= contrast:
-            return vivid, near, far
+        vivid, ground = chance.integers(look.hues, size=2)
+        colours = colour(vivid, 0.75, 0.9), colour(ground, 0.3, 0.9), colour(ground, 0.45, 0.65)
+        if min(np.linalg.norm(colours[0] - end) for end in colours[1:]) >= look.contrast:
+            return colours
 
 
 def _mask(

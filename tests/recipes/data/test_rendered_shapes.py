@@ -48,10 +48,26 @@ def test_no_two_shapes_are_nearly_the_same():
                 assert common < 0.85, (one, other)
 
 
-def test_shapes_stand_out_by_their_colour():
-    for seed in range(50):
-        vivid, near, far = rendered_shapes._colours(np.random.default_rng(seed), 0.55)
-        assert min(np.linalg.norm(vivid - near), np.linalg.norm(vivid - far)) >= 0.55
+def test_shapes_stand_out_by_their_colours_which_are_few():
+    look, seen = Look(hues=5, contrast=0.5), set()
+    for seed in range(200):
+        vivid, near, far = rendered_shapes._colours(np.random.default_rng(seed), look)
+        assert min(np.linalg.norm(vivid - near), np.linalg.norm(vivid - far)) >= 0.5
+        seen.add((*vivid.ravel(), *near.ravel()))
+    assert 10 < len(seen) <= 25
+
+
+def test_a_shape_stays_within_its_picture_and_near_the_middle():
+    corner = (0.5 + Look().drift + Look().extent[1] / 2, 0.5 - Look().drift - Look().extent[1] / 2)
+    assert corner[0] <= 1 and corner[1] >= 0 and Look().drift > 0
+    centres = set()
+    for seed in range(30):
+        vivid = picture(seed, "train", 1, Look(shadow=0.0, light=0.0)).astype(float)  # number 1 is a ball
+        inside = np.abs(vivid - vivid[48, 48]).sum(2) < 40
+        centre = np.argwhere(inside).mean(0) / 96
+        assert np.abs(centre - 0.5).max() < Look().drift + 0.02
+        centres.add(tuple(np.round(centre, 2)))
+    assert len(centres) > 10
 
 
 def test_edges_are_smooth():
@@ -88,6 +104,6 @@ def test_the_command_writes_and_reports(tmp_path, capsys):
     arguments = ["--out", str(tmp_path), "--train", "10", "--valid", "1", "--test", "1"]
     assert main(arguments) == 0
     assert "10 pictures of 10 shapes" in capsys.readouterr().out
-    assert Image.open(tmp_path / "valid" / "arrow" / "00000.png").size == (128, 128)
+    assert Image.open(tmp_path / "valid" / "arrow" / "00000.png").size == (96, 96)
     assert main([*arguments, "--seed", "5"]) == 2
     assert "name another" in capsys.readouterr().err
