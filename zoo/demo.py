@@ -1,7 +1,8 @@
-"""Tokenize a recording and a photograph at three rates each, reconstruct them, and show the outcome.
+"""Tokenize a recording and a photograph at three rates each, reconstruct them, let decoders generate, and show it all.
 
 `python -m zoo.demo` takes the bundled recording and photograph. `python -m zoo.demo FILE...` takes others: the first 20
-seconds of a recording, a photograph of at most 1024 pixels a side (larger ones are scaled down), or one of each.
+seconds of a recording, a photograph of at most 1024 pixels a side (larger ones are scaled down), or one of each. Then
+the bundled decoders write text, speak a sentence and draw pictures.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from importlib.resources import as_file
 from pathlib import Path
 
 import zoo
-from zoo import demo_audio, demo_image
+from zoo import demo_audio, demo_generate, demo_image
 from zoo.cli import PICTURE_STARTER, STARTER
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.io import is_picture
@@ -27,10 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
         "--model", default=STARTER, help="for the recording: what zoo.load takes (default: %(default)s)"
     )
     parser.add_argument("--picture-model", default=PICTURE_STARTER, help="for the photograph (default: %(default)s)")
+    parser.add_argument("--codecs-only", action="store_true", help="leave out what decoders generate")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         reports = run(options.media, options.model, options.picture_model, options.out)
+        if not options.codecs_only:
+            reports.append(demo_generate.run(options.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -39,7 +39,7 @@ def picture_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(model, picture_model):
-    return ["--model", str(model), "--picture-model", str(picture_model)]
+    return ["--model", str(model), "--picture-model", str(picture_model), "--codecs-only"]
 
 
 @pytest.fixture(scope="module")
