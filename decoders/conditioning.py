@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.decoders.base import DecoderInfo, Output, TokenModel
 from zoo.decoders.embedding import CodeEmbedding
-from zoo.decoders.prefix import PrefixConditioning
+from zoo.decoders.prefix import Aligned, PrefixConditioning
 from zoo.decoders.state import State
 from zoo.decoders.transformer import Transformer, TransformerConfig
 
@@ -126,7 +126,8 @@ class ConditionConfig:
             cross-attention or norms need it, as bare ids have no order there; in a prefix, rotary positions of one axis
             give them one.
         paced: Ids of the text stand, in a prefix, where they are about to be heard: every so many steps as
-            `Conditions.pace` says. Attention then begins near the right place, and who samples chooses the pace.
+            `Conditions.pace` says. There they are added to the tokens, too, so that nothing has to be found before
+            text is of use, and attention mends what is not spoken evenly. Who samples chooses the pace.
     """
 
     width: int
@@ -164,6 +165,9 @@ class ConditionEncoder(nn.Module):
         self.tables = nn.ModuleDict({kind: CodeEmbedding(sizes[kind], 0, config.width) for kind in config.kinds})
         self.encoder = Transformer(config.encoder) if config.encoder is not None else None
         self.nothing = nn.Parameter(torch.randn(config.width) * 0.02) if config.pooled else None
+        self.beside = nn.Linear(config.width, config.width, bias=False) if config.paced else None
+        if self.beside is not None:  # at first about as loud as the tokens
+            nn.init.normal_(self.beside.weight, std=0.04 / config.width**0.5)
 
     def forward(self, rows: int, cond: Conditions | None = None) -> PrefixConditioning:
         """
@@ -179,7 +183,8 @@ class ConditionEncoder(nn.Module):
             vector = self._pooled(rows, [part for kind, part in parts.items() if kind in self.config.pooled])
         if sequence is None or self.config.way == "cross":
             return PrefixConditioning(sequence, mask, vector)
-        return PrefixConditioning(vector=vector, prefix=sequence, lengths=mask.sum(1), places=places)
+        aligned = None if places is None else self._aligned(sequence, mask, places, cond.pace)
+        return PrefixConditioning(None, None, vector, sequence, mask.sum(1), places, aligned)
 
     def _embedded(self, rows: int, cond: Conditions) -> dict[str, tuple[Tensor, Tensor]]:
         """Vectors of each kind that is given, and which of them are there."""
@@ -209,6 +214,20 @@ class ConditionEncoder(nn.Module):
                 paced = kind == "text"
                 places.append(index * pace[:, None].to(x.device) if paced else index - there.sum(1, keepdim=True))
         return torch.cat(places, 1)
+
+    def _aligned(
+        self,
+        sequence: Float[Tensor, "R M C"],
+        mask: Bool[Tensor, "R M"],
+        places: Float[Tensor, "R M"],
+        pace: Float[Tensor, "R"],
+    ) -> Aligned:
+        """The vectors of the text alone, behind those of other kinds or between them."""
+        text = mask & (places >= 0)
+        order = (~text).int().argsort(dim=1, stable=True)
+        vectors = self.beside(sequence).masked_fill(~text[..., None], 0)
+        vectors = vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[2]))
+        return Aligned(vectors, pace.to(vectors.device))
 
     def _read(
         self,

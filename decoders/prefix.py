@@ -15,6 +15,32 @@ from zoo.decoders.transformer import Conditioning, Transformer
 
 
 @dataclass(frozen=True)
+class Aligned:
+    """What is told beside the tokens: vector k stands at the position k times the pace, and between two both count.
+
+    Attributes:
+        vectors: 0 behind the end of a row.
+        pace: Steps between two vectors.
+    """
+
+    vectors: Float[Tensor, "R M D"]
+    pace: Float[Tensor, "R"]
+
+    def at(self, positions: Int[Tensor, "R N"]) -> Float[Tensor, "R N D"]:
+        """What is told at these positions; 0 behind the last vector and where a position is before 0."""
+        place = positions / self.pace[:, None]
+        low, last = place.floor(), self.vectors.shape[1]
+        share = (place - low)[..., None].to(self.vectors.dtype)
+        padded = pad(self.vectors, (0, 0, 0, 1))  # one more vector, of nothing
+
+        def taken(index: Float[Tensor, "R N"]) -> Float[Tensor, "R N D"]:
+            index = index.where(index >= 0, last).clamp(max=last).long()
+            return padded.gather(1, index[..., None].expand(-1, -1, padded.shape[2]))
+
+        return torch.lerp(taken(low), taken(low + 1), share)
+
+
+@dataclass(frozen=True)
 class PrefixConditioning(Conditioning):
     """A condition that may have a prefix.
 
@@ -22,11 +48,13 @@ class PrefixConditioning(Conditioning):
         prefix: In front of the first token; None: none.
         lengths: How much of it each row has; its first vectors. 0: the row is one without prefix.
         places: Where its vectors stand, on the axis of the tokens' positions; None: they end where tokens begin.
+        aligned: Added to the tokens' embeddings.
     """
 
     prefix: Float[Tensor, "R M D"] | None = None
     lengths: Int[Tensor, "R"] | None = None
     places: Float[Tensor, "R M"] | None = None
+    aligned: Aligned | None = None
 
 
 class PrefixState(State):
@@ -95,6 +123,8 @@ class PrefixTransformer(Transformer):
         prefix, lengths = cond.prefix, self._lengths(rows, cond.prefix, cond.lengths)
         places = self._places(prefix, lengths) if cond.places is None else self._checked(cond.places, prefix)
         state = super().init_state(rows, slots + prefix.shape[1] if slots else 0, cond)
+        if cond.aligned is not None:
+            state.condition |= {"aligned": [cond.aligned.vectors, cond.aligned.pace]}
         if not slots:
             state.condition |= {"prefix": [prefix], "prefix_lengths": [lengths], "prefix_places": [places]}
             return state
@@ -118,6 +148,9 @@ class PrefixTransformer(Transformer):
         Raises:
             ValueError: A pass that goes on inside the loops, behind a prefix that is not remembered.
         """
+        depths = None if depths is None else list(depths)
+        if state is not None and "aligned" in state.condition and not (depths and depths[0]):
+            x = x + Aligned(*state.condition["aligned"]).at(positions)
         if state is None or "prefix" not in state.condition:
             return super().forward(x, positions, state, block_mask, depths, exits, injected)
         if injected is not None:

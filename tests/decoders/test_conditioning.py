@@ -8,7 +8,7 @@ from small_decoders import CARDS, random_tokens, small_decoder
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from zoo.decoders.conditioning import BYTES, ConditionConfig, ConditionedDecoder, Conditions, text_ids
-from zoo.decoders.prefix import PrefixConditioning
+from zoo.decoders.prefix import Aligned, PrefixConditioning
 from zoo.decoders.sampling import Law, Noise, decode, proposers
 from zoo.decoders.transformer import TransformerConfig
 
@@ -172,6 +172,23 @@ def test_the_pace_says_how_far_apart_the_ids_of_a_text_stand_and_nothing_else():
     assert found.lengths.tolist() == [6, 4, 1]
     assert found.places[0].tolist() == [-1, 0, 1.5, 3, -2, -1]
     assert found.places[1, :4].tolist() == [0, 0.5, 1, -1]
+
+
+def test_beside_the_tokens_a_text_is_told_at_its_pace_and_nothing_behind_it():
+    vectors = torch.tensor([[[1.0], [3.0], [0.0]], [[2.0], [4.0], [8.0]]])
+    told = Aligned(vectors, torch.tensor([2.0, 1.0])).at(torch.tensor([[0, 1, 2, 3, 9], [-1, 0, 1, 2, 3]]))
+    assert told[..., 0].tolist() == [[1, 2, 3, 1.5, 0], [0, 2, 4, 8, 0]]
+
+
+def test_text_is_of_use_to_a_paced_decoder_even_where_attention_finds_nothing():
+    config, decoder = WAYS["prefix at a pace"]
+    model = conditioned(config, decoder)
+    for layer in model.decoder.transformer.layers:
+        torch.nn.init.zeros_(layer.attention.out.weight)
+    tokens = random_tokens(model, 3, 4)
+    other = Conditions(COND.labels, text_ids(["hé", "abd", ""]), COND.reference, COND.pace)
+    moved = (logits_of(model, tokens, other) - logits_of(model, tokens, COND)).nan_to_num().abs().amax((0, 2, 3))
+    assert (moved > 1e-4).tolist() == [True, True, False, False]  # three ids at a pace of .5 are over before step 2
 
 
 @pytest.mark.parametrize("pace", [None, torch.ones(2), torch.tensor([1.0, 0.0, 1.0])])
