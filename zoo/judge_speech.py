@@ -93,9 +93,8 @@ def sentences(folder: Path, voices: Sequence[str], count: int) -> list[Spoken]:
     for voice in voices:
         own = [each for each in spoken if each.voice == voice and len(each.text) >= SHORTEST]
         if not own:
-            raise UserError(
-                f"{folder}: has no sentence of {voice}; choose among {', '.join({s.voice for s in spoken})}"
-            )
+            known = sorted({each.voice for each in spoken})
+            raise UserError(f"{folder}: has no sentence of {voice}; choose among {', '.join(known)}")
         chosen += own[:count]
     return chosen
 
@@ -187,7 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
             name: asdict(judge(spoken, say, known, name)) for name, say in systems(options.names, settings, spoken)
         }
     except ImportError as error:
-        print(f"package {error.name} is missing; see the extra judges in the README", file=sys.stderr)
+        known = "pip install --no-deps resemblyzer webrtcvad-wheels" if error.name == "resemblyzer" else judges.INSTALL
+        print(f"package {error.name} is missing: {known}", file=sys.stderr)
         return 2
     except UserError as error:
         print(error, file=sys.stderr)

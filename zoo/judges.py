@@ -17,7 +17,8 @@ import soxr
 from zoo.recipes.metrics import Score, Signal
 
 RATE = 16000
-MISSING = "package {} is missing: pip install 'media-token-zoo[judges]'"
+INSTALL = "pip install 'media-token-zoo[judges]'"
+MISSING = "package {} is missing: " + INSTALL
 
 
 def dnsmos(reference: Signal, estimate: Signal, rate: int) -> Score:
