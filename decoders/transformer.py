@@ -133,6 +133,8 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm = make_norm(config)
         self.modulation = nn.Linear(config.adaptive, 2 * config.width) if config.adaptive else None
+        self.like: Tensor
+        self.register_buffer("like", torch.empty(0), persistent=False)  # has the dtype and device of memory
         self.apply(self._initialize)
 
     def forward(
@@ -194,7 +196,7 @@ class Transformer(nn.Module):
             _check_shape("vector", cond.vector, (rows, config.adaptive))
             modules = [*(layer.modulation for layer in self.layers), self.modulation]
             condition["modulation"] = [module(silu(cond.vector))[:, None] for module in modules]
-        return State(rows, slots, shapes, self.layers[0].down.weight, condition)
+        return State(rows, slots, shapes, self.like, condition)
 
     def _attended(self, rows: int, sequence: Tensor, mask: Tensor | None) -> Condition:
         _check_shape("sequence", sequence, (rows, sequence.shape[1] if sequence.ndim > 1 else 0, self.config.cross))

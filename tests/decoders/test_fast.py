@@ -1,11 +1,15 @@
-"""Weights laid out for decoding are the same weights."""
+"""Weights laid out for decoding are the same weights; those of fewer bits nearly are."""
 
 from __future__ import annotations
 
+import copy
+
+import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
 
 from zoo.decoders.fast import for_decoding
+from zoo.decoders.sampling import Law, decode
 
 
 def test_the_layout_changes_strides_and_nothing_else():
@@ -24,3 +28,37 @@ def test_a_head_that_shares_its_table_goes_on_sharing_it():
     model = for_decoding(small_decoder(tied=True))
     assert model.heads.product.weight is model.embedding.table.weight
     assert not model.embedding.table.weight.is_contiguous()
+
+
+def test_half_the_bits_give_nearly_the_same_logits_to_each_row_on_its_own():
+    plain = small_decoder(cards=(11,), tied=True, qkv_bias=True).float()
+    model = for_decoding(copy.deepcopy(plain), torch.float16)
+    tokens = random_tokens(model, 3, 5)
+    logits, expected = model(tokens).logits, plain(tokens).logits
+    assert 0 < (logits - expected).abs().max() < expected.std() * 2**-7  # weights are rounded by up to 2**-12
+    for row in range(3):
+        torch.testing.assert_close(model(tokens[row : row + 1]).logits[0], logits[row], rtol=0, atol=1e-5)
+
+
+def test_weights_of_half_the_bits_decode_with_the_same_loop_and_memory():
+    plain = small_decoder(cards=(11,), heads=4).float()
+    halved = copy.deepcopy(plain)
+    for parameter in halved.parameters():
+        parameter.data = parameter.half().float()  # so that packing rounds nothing
+    prompt = random_tokens(plain, 2, 4)
+    expected = decode(halved, prompt, 20, Law(temperature=0))
+    packed = decode(for_decoding(halved, torch.float16), prompt, 20, Law(temperature=0))
+    assert torch.equal(packed.codes, expected.codes)
+    torch.testing.assert_close(packed.logp, expected.logp)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "message"),
+    [
+        (small_decoder, torch.float16, "only float32 on a CPU is packed, not torch.float64"),
+        (small_decoder, torch.int4, "weights of torch.int4 are not supported"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(model, weights, message):
+    with pytest.raises(ValueError, match=message):
+        for_decoding(model(), weights)
