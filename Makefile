@@ -10,7 +10,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 .PHONY: demo test test-slow lint lock clean install system
 .DEFAULT_GOAL := demo
 
-demo: install  ## Tokenize and reconstruct a recording and a photograph at three rates each; results in demo/.
+demo: install  ## Tokenize and reconstruct a recording and a photograph at three rates each, and generate; results in demo/.
 	$(BIN)/python -m zoo.demo
 
 test: install  ## All quick tests.

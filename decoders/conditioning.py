@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zoo.decoders.sampling.noise import Noise
 
 BYTES = 256
+LOUDNESS = 0.05  # of what is told beside tokens, whose embeddings begin small; else it drowns them while they grow
 KINDS = ("labels", "text", "reference")
 
 
@@ -166,8 +167,6 @@ class ConditionEncoder(nn.Module):
         self.encoder = Transformer(config.encoder) if config.encoder is not None else None
         self.nothing = nn.Parameter(torch.randn(config.width) * 0.02) if config.pooled else None
         self.beside = nn.Linear(config.width, config.width, bias=False) if config.paced else None
-        if self.beside is not None:  # at first about as loud as the tokens
-            nn.init.normal_(self.beside.weight, std=0.04 / config.width**0.5)
 
     def forward(self, rows: int, cond: Conditions | None = None) -> PrefixConditioning:
         """
@@ -225,7 +224,7 @@ class ConditionEncoder(nn.Module):
         """The vectors of the text alone, behind those of other kinds or between them."""
         text = mask & (places >= 0)
         order = (~text).int().argsort(dim=1, stable=True)
-        vectors = self.beside(sequence).masked_fill(~text[..., None], 0)
+        vectors = LOUDNESS * self.beside(sequence).masked_fill(~text[..., None], 0)
         vectors = vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[2]))
         return Aligned(vectors, pace.to(vectors.device))
 
