@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
             name: asdict(judge(spoken, say, known, name)) for name, say in systems(options.names, settings, spoken)
         }
     except ImportError as error:
-        known = "pip install --no-deps resemblyzer webrtcvad-wheels" if error.name == "resemblyzer" else judges.INSTALL
+        known = "pip install 'media-token-zoo[voices]'" if error.name == "resemblyzer" else judges.INSTALL
         print(f"package {error.name} is missing: {known}", file=sys.stderr)
         return 2
     except UserError as error:
