@@ -2,13 +2,25 @@
 
 from collections.abc import Callable
 
+from zoo.decoders.sampling.proposers.bandit import Bandit
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.draft_model import DraftModel
+from zoo.decoders.sampling.proposers.early_exit import EarlyExit
+from zoo.decoders.sampling.proposers.heads import Heads
 from zoo.decoders.sampling.proposers.jacobi import Jacobi
 from zoo.decoders.sampling.proposers.lookahead import Lookahead
 from zoo.decoders.sampling.proposers.ngram import NGram
+from zoo.decoders.sampling.proposers.recycling import Recycling
+from zoo.decoders.sampling.proposers.staged import Staged
+from zoo.decoders.sampling.proposers.suffix_automaton import SuffixAutomaton
 
-NAMES: dict[str, Callable[[], Proposer]] = {"jacobi": Jacobi, "lookahead": Lookahead, "ngram": NGram}
+NAMES: dict[str, Callable[[], Proposer]] = {
+    "jacobi": Jacobi,
+    "lookahead": Lookahead,
+    "ngram": NGram,
+    "recycling": Recycling,
+    "suffix-automaton": SuffixAutomaton,
+}
 """What makes those that need nothing to be made, by name."""
 
 
@@ -23,4 +35,20 @@ def find(name: str) -> Proposer:
     return NAMES[name]()
 
 
-__all__ = ["NAMES", "Context", "DraftModel", "Jacobi", "Lookahead", "NGram", "Outcome", "Proposer", "find"]
+__all__ = [
+    "NAMES",
+    "Bandit",
+    "Context",
+    "DraftModel",
+    "EarlyExit",
+    "Heads",
+    "Jacobi",
+    "Lookahead",
+    "NGram",
+    "Outcome",
+    "Proposer",
+    "Recycling",
+    "Staged",
+    "SuffixAutomaton",
+    "find",
+]

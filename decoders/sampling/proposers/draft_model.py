@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.draft import Draft
-from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
+from zoo.decoders.sampling.proposers.chain import draw_chain
 from zoo.decoders.sampling.rules.base import leading
 from zoo.decoders.state import State
 
@@ -26,10 +27,11 @@ class DraftModel(Proposer):
     Args:
         model: Causal, of the target's cards, in eval mode.
         cond: What its `init_state` takes, for the rows of the output.
+        confident: Where drafts end early; see `draw_chain`.
     """
 
-    def __init__(self, model: TokenModel, cond: Any = None):
-        self.model, self.cond = model, cond
+    def __init__(self, model: TokenModel, cond: Any = None, confident: float = 0.0):
+        self.model, self.cond, self.confident = model, cond, confident
         self._state: State | None = None
         self._unread = 0  # most known steps that a row of the state lacks
         self._drafted: Tensor | None = None  # `[R, N, Q]`, of this round
@@ -47,31 +49,18 @@ class DraftModel(Proposer):
 
     def propose(self, ctx: Context, n: int) -> Draft:
         assert self._state is not None, "`start` comes first"
-        state, law, tokens, laws = self._state, ctx.law.fork(), [], []
-        row = torch.arange(ctx.rows, device=ctx.length.device)
-        index = state.length[:, None] + torch.arange(self._unread, device=row.device)
-        behind = (ctx.length - state.length)[:, None]
-        block = ctx.tokens[row[:, None], index].where((index < ctx.length[:, None])[..., None], 0)
-        n = min(n, int(ctx.room.max()) - 1)
-        for step in range(n):
-            positions = state.length[:, None] + torch.arange(block.shape[1], device=row.device)
-            output = self.model(block, positions.clamp(max=self.model.info.context - 1), state)
-            if step == 0:
-                state.commit(None, behind[:, 0])
-                logits = output.logits[row[:, None], behind - 1]
-                state = state.fork()  # what is drafted is not known
-            else:
-                state.commit(None, 1)
-                logits = output.logits
-            logp = law(logits)
-            steps = ctx.length[:, None] + step
-            block = ctx.fix(draw(logp, ctx.noise.gumbel(steps, *logp.shape[2:])), steps)
-            law.advance(block[:, 0], ctx.room > step + 1)
-            tokens.append(block)
-            laws.append(logp)
-        self._drafted = torch.cat(tokens, 1)
-        logq = torch.cat(laws, 1) if ctx.densities else None
-        return Draft(self._drafted, (ctx.room - 1).clamp(0, n), None, logq, forwards=n)
+        logits = self._read(ctx, self._state)
+        state = self._state.fork()  # what is drafted is not known
+
+        def behind(last: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
+            positions = state.length[:, None].clamp(max=self.model.info.context - 1)
+            logits = self.model(last, positions, state).logits
+            state.commit(None, 1)
+            return logits
+
+        draft = draw_chain(ctx, n, logits, behind, self.confident)
+        self._drafted = draft.tokens
+        return draft
 
     def observe(self, ctx: Context, outcome: Outcome) -> None:
         """Keep what was read of the steps that came out: the drafted ones but the last, as far as they agree."""
@@ -82,3 +71,21 @@ class DraftModel(Proposer):
             self._state.commit(None, torch.minimum(leading(agrees), (outcome.count - 1).clamp(min=0)))
             self._drafted = None
         self._unread = int((ctx.length - self._state.length).max())
+
+    def _read(self, ctx: Context, state: State) -> Float[Tensor, "R 1 Q V"]:
+        """Read all known steps; returns the logits behind the last one."""
+        row = torch.arange(ctx.rows, device=ctx.length.device)[:, None]
+        while True:
+            # Rows of which others drafted in between may lack more steps than there is room behind the longest one.
+            slots = min(self._unread, state.capacity - int(state.length.max()))
+            index = state.length[:, None] + torch.arange(slots, device=row.device)
+            block = ctx.tokens[row, index.clamp(max=ctx.capacity - 1)].where(
+                (index < ctx.length[:, None])[..., None], 0
+            )
+            logits = self.model(block, index.clamp(max=self.model.info.context - 1), state).logits
+            lacks = ctx.length - state.length
+            if slots == self._unread:
+                state.commit(None, lacks)
+                return logits[row, lacks[:, None] - 1]
+            state.commit(None, (lacks - 1).clamp(0, slots))
+            self._unread = int((ctx.length - state.length).max())

@@ -1,0 +1,49 @@
+"""Drafting one step after the other from a model's logits, as draft models and parts of the target do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.law import draw
+from zoo.decoders.sampling.proposers.base import Context
+
+Logits = Float[Tensor, "R 1 Q V"]
+
+
+def draw_chain(
+    ctx: Context, n: int, logits: Logits, behind: Callable[[Int[Tensor, "R 1 Q"]], Logits], confident: float = 0.0
+) -> Draft:
+    """At most `n` steps, drawn under the target's law from the noise that the rule names.
+
+    Args:
+        logits: Of the step behind the known ones.
+        behind: Takes the next step of each row and gives the logits behind it.
+        confident: A row's draft ends with the step that makes the product of the largest probabilities of all codes so
+            far (before temperature) fall below this. Huang et al., "SpecDec++" (arXiv 2405.19715), whose threshold on
+            the chance that all stands is the best policy, with the drafter's own probability in place of a trained
+            head's; Kangaroo (arXiv 2404.18911) stops by it, too. 0: never.
+    """
+    n = min(n, int(ctx.room.max()) - 1)
+    if n < 1:
+        return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
+    law, tokens, laws = ctx.law.fork(), [], []
+    count, sure = (ctx.room - 1).clamp(0, n), torch.ones_like(logits[:, 0, 0, 0])
+    for step in range(n):
+        if step:
+            logits = behind(tokens[-1])
+        logp = law(logits)
+        steps = ctx.length[:, None] + step
+        tokens.append(ctx.fix(draw(logp, ctx.noise.gumbel(steps, *logp.shape[2:])), steps))
+        laws.append(logp)
+        law.advance(tokens[-1][:, 0], ctx.room > step + 1)
+        if confident:
+            sure = sure * logits[:, 0].softmax(-1).amax(-1).prod(-1)
+            count = torch.where(sure < confident, count.clamp(max=step + 1), count)
+            if int(count.max()) <= step + 1:
+                break
+    return Draft(torch.cat(tokens, 1), count, None, torch.cat(laws, 1) if ctx.densities else None, len(tokens))

@@ -1,0 +1,55 @@
+"""Self-speculation: some layers of the target draft for all of them, on the target's own keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from zoo.decoders.autoregressive import AutoregressiveDecoder, PartialDecoder
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.proposers.base import Context, Proposer
+from zoo.decoders.sampling.proposers.chain import draw_chain
+
+
+class EarlyExit(Proposer):
+    """Drafts a chain from the target run through some depths only, on a fork of its state.
+
+    The first few: Elhoushi et al., "LayerSkip" (arXiv 2404.16710), for decoders trained with losses on early exits.
+    With layers left out in between: Xia et al., "SWIFT" (arXiv 2410.06916), which chooses them while it decodes, as a
+    `Bandit` does whose arms leave out different ones. With `confident`, and an exit that was trained: Liu et al.,
+    "Kangaroo" (arXiv 2404.18911). It reads what the target reads, all streams of a law among it.
+
+    Output: identical under the rule `equal`; other rules get the laws that it drew from.
+
+    Cost: as many layers for each drafted step; no memory. The target computes these layers again when it verifies.
+
+    Args:
+        depths: What runs, in order; `range(2)` exits behind the second layer.
+        confident: Where drafts end early; see `draw_chain`.
+    """
+
+    def __init__(self, depths: Iterable[int], confident: float = 0.0):
+        self.depths, self.confident = tuple(depths), confident
+        self._part: PartialDecoder
+
+    def start(self, ctx: Context) -> None:
+        if not isinstance(ctx.model, AutoregressiveDecoder) or ctx.model.info.axes > 1:
+            raise ValueError(
+                f"{type(ctx.model).__name__} of {ctx.model.info.axes} axes exits nowhere early; give an "
+                "AutoregressiveDecoder whose positions are steps"
+            )
+        self._part = PartialDecoder(ctx.model, self.depths)
+
+    def propose(self, ctx: Context, n: int) -> Draft:
+        state = ctx.state.fork()
+        streams = state.rows // ctx.rows
+
+        def behind(last: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
+            positions = state.length[:, None].clamp(max=ctx.model.info.context - 1)
+            logits = self._part(last.repeat(streams, 1, 1), positions, state).logits
+            state.commit(None, 1)
+            return ctx.law.combine(logits)
+
+        return draw_chain(ctx, n, behind(ctx.last[:, None]), behind, self.confident)

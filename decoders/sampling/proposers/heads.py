@@ -1,0 +1,73 @@
+"""Heads on the target's hidden state draft a tree of candidates, with no model beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zoo.decoders.heads import MultiTokenHeads
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.proposers.base import Context, Proposer
+from zoo.decoders.sampling.proposers.trees import Tree
+
+
+class Heads(Proposer):
+    """Head i gives the candidates of the step i + 2 behind the hidden state's, which gave the last known step.
+
+    Parallel heads, which give all nodes of a level the same candidates: Stern et al., "Blockwise Parallel Decoding"
+    (arXiv 1811.03115), with trees Cai et al., "Medusa" (arXiv 2401.10774). Sequential heads, which read the way to the
+    node: Ankner et al., "Hydra" (arXiv 2402.05109); of this kind is Cheng et al., "Recurrent Drafter" (arXiv
+    2403.09919).
+
+    Candidates are ranked by what the target's law makes of their logits, with the noise of the step that is drafted as
+    rules of shared noise want; what has no chance under that law comes last, by its logits. So at temperature 0 a node
+    has several children, too.
+
+    Output: identical under the rule `equal`. Drafts have no laws; with `width` 1 they are chains, which all rules take.
+
+    Cost: a pass of each head for its level (parallel) or for each node above it (sequential), and a sort of each law.
+    A round in which no row has a hidden state, as behind a prompt of one step, drafts nothing.
+
+    Args:
+        heads: Made for the target's hidden states, in eval mode, where the target is.
+        width: Candidates of a node.
+        hit: See `Tree.likeliest`.
+
+    Raises:
+        ValueError: See `Tree.likeliest`.
+    """
+
+    def __init__(self, heads: MultiTokenHeads, width: int = 4, hit: float = 0.6):
+        Tree.likeliest(1, width, None, hit)
+        self.heads, self.width, self.hit = heads, width, hit
+        self._tree: Tree
+
+    def start(self, ctx: Context) -> None:
+        info, product = ctx.model.info, self.heads.products[0]
+        if tuple(product.cards) != info.cards or product.product.in_features != info.width:
+            raise ValueError(
+                f"heads of the cards {tuple(product.cards)} on hidden states of width {product.product.in_features}, a "
+                f"target of {info.cards} and {info.width}; give heads made for it"
+            )
+        width = min(self.width, *info.cards)
+        self._tree = Tree.likeliest(ctx.slots, width, self.heads.config.heads, self.hit)
+
+    @torch.no_grad()
+    def propose(self, ctx: Context, n: int) -> Draft:
+        hidden = ctx.hidden
+        if hidden is None:
+            return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
+        sequential = self.heads.config.sequential
+
+        def candidates(level: int, ways: Tensor) -> Tensor:
+            nodes = ways.shape[1]
+            slots = hidden[:, None].expand(-1, nodes if sequential else 1, -1)
+            logits = self.heads(slots, level, ways if sequential else None)
+            logp = ctx.law(logits)
+            logp = logp + ctx.noise.gumbel((ctx.length + level)[:, None], *logits.shape[2:])
+            order = logits.argsort(dim=-1, descending=True, stable=True)
+            order = order.gather(-1, logp.gather(-1, order).argsort(dim=-1, descending=True, stable=True))
+            return order[..., : self.width].transpose(2, 3).expand(-1, nodes, -1, -1)
+
+        draft = self._tree.filled(ctx, n, candidates)
+        return Draft(draft.tokens, draft.count.masked_fill(ctx.length == 1, 0), draft.parent)
