@@ -3,6 +3,7 @@
 python -m zoo.bench codecs --json out.json
 python -m zoo.bench quantizers --json out.json
 python -m zoo.bench entropy MODEL DATA --codebooks 2 8 --json out.json
+python -m zoo.bench decoders --json out.json
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ def compare(
     times: list[list[tuple[float, float]]] = [[], []]
     for _ in range(repeats):
         for run, found in zip(runs, times, strict=True):
-            found.append(_timed(run, device))
+            found.append(timed(run, device))
     medians = [
         {kind: statistics.median(pair[index] for pair in found) for index, kind in enumerate(("wall", "cpu"))}
         for found in times
@@ -267,7 +268,7 @@ def _layer_times(model: nn.Module, runs: list[Callable[[], Any]], repeats: int) 
     return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _timed(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+def timed(run: Callable[[], Any], device: torch.device) -> tuple[float, float]:
     """Wall and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     run()
@@ -313,7 +314,7 @@ def _least(run: Callable[[], Any], rounds: int = 15, calls: int = 10) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = [_timed(lambda: [run() for _ in range(calls)], torch.device("cpu"))[1] for _ in range(rounds)]
+        found = [timed(lambda: [run() for _ in range(calls)], torch.device("cpu"))[1] for _ in range(rounds)]
     finally:
         torch.set_num_threads(threads)
     return statistics.median(found) / calls
@@ -332,8 +333,8 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _main() -> None:
     parser = ArgumentParser("python -m zoo.bench", description=__doc__)
-    parser.add_argument("what", choices=["codecs", "quantizers", "entropy"])
-    parser.add_argument("media", nargs="*", metavar="MODEL DATA", help="of what entropy coding is measured")
+    parser.add_argument("what", choices=["codecs", "quantizers", "entropy", "decoders"])
+    parser.add_argument("media", nargs="*", metavar="MODEL DATA", help="what entropy coding or decoding is measured of")
     parser.add_argument("--codebooks", type=int, nargs="+", help="how many codebooks are entropy coded")
     parser.add_argument("--clips", type=int, help="of so many files (default: all)")
     parser.add_argument("--json", type=Path, help="write the result here")
@@ -350,6 +351,10 @@ def _main() -> None:
             parser.error("name a model and a folder of media or token files")
         model, data = chosen.media
         bench_entropy(model, data, chosen.json, chosen.device, chosen.codebooks, chosen.clips)
+    elif chosen.what == "decoders":
+        from zoo.bench_decoders import bench_decoders
+
+        bench_decoders(chosen.media[0] if chosen.media else None, chosen.json, chosen.seed, repeats=chosen.repeats)
     else:
         from zoo.bench_quantizers import bench_quantizers
 

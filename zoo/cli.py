@@ -572,6 +572,24 @@ def bench_entropy_command(
     bench_entropy(model, data, output, device, clips=clips, as_json=as_json)
 
 
+@bench.command("decoders")
+def bench_decoders_command(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Model (default: random weights of a small language model).")
+    ] = None,
+    output: ResultFile = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast a language model generates on one core, beside transformers with the same weights.
+
+    Example: [bold]zoo bench decoders -o bench.json[/]
+    """
+    from zoo.bench_decoders import bench_decoders
+
+    bench_decoders(model, output, seed, as_json)
+
+
 @app.command("convert")
 def convert_command(
     source: Annotated[
