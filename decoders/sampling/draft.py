@@ -21,7 +21,10 @@ class Draft:
             before their children. None: a chain, each node follows the one before.
         logq: float32 `[R, N, Q, V]`, the law that each node was drawn from, as it was when it was drawn. None says that
             nodes are to be taken as certain, as deterministic proposers must; rules that ask for the law
-            (`Rule.densities`) accept less of it.
+            (`Rule.densities`) accept less of it. Siblings of a tree lie in the order in which they were drawn, each
+            with the law that those before it left: of draws with replacement always the same; without, that law
+            without their tokens, renormalised (of Gumbel top-k and stochastic beams: by falling noise). A node that
+            its own law calls impossible is a gap, which is no bet.
         forwards: Forward passes of draft models that this took.
     """
 

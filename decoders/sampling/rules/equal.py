@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -36,20 +37,31 @@ class Equal(Rule):
     def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
         tokens = draw(scores.logp, noise.draw.gumbel(scores.steps, *scores.logp.shape[2:]))
         row = torch.arange(len(tokens), device=tokens.device)
-        matches = draft.tokens == tokens[row[:, None], draft.before()]
-        stands = matches.all(-1) & draft.present()
-        if draft.parent is not None:
-            return _deepest(draft, stands, tokens)
-        n = leading(stands)
-        next = tokens[row, n]
-        if scores.chained:
-            accepted = pad(matches, (0, 0, 0, 1))[row, n]
-            next = next.where(known_codes(accepted, n < draft.count), -1)
-        return Verified(n, None, next)
+        return followed(draft, draft.tokens == tokens[row[:, None], draft.before()], tokens, scores.chained)
+
+
+def followed(
+    draft: Draft, passes: Bool[Tensor, "R N Q"], tokens: Int[Tensor, "R N_plus_1 Q"], chained: bool
+) -> Verified:
+    """The longest way along which all codes pass, and behind it the token of its last slot.
+
+    Args:
+        tokens: Drawn behind each slot; of chains, those codes that pass are the drafted ones.
+        chained: See `Scores`.
+    """
+    stands = passes.all(-1) & draft.present()
+    if draft.parent is not None:
+        return _deepest(draft, stands, tokens)
+    n, row = leading(stands), torch.arange(len(tokens), device=tokens.device)
+    next = tokens[row, n]
+    if chained:
+        accepted = pad(passes, (0, 0, 0, 1))[row, n]
+        next = next.where(known_codes(accepted, n < draft.count), -1)
+    return Verified(n, None, next)
 
 
 def _deepest(draft: Draft, stands: Tensor, tokens: Tensor) -> Verified:
-    """The way to the deepest node all of whose ancestors stand; there is one, as one token is drawn at each node."""
+    """The way to the deepest node all of whose ancestors stand; of several, the first."""
     if not draft.slots:
         return Verified(draft.count, None, tokens[:, 0])
     reach, depth = draft.ancestors(), draft.depth()

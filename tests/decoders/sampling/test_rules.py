@@ -79,12 +79,6 @@ class OneUniform(Rejection):
         return streams._replace(test=Stuck(streams.test.seed, stream=streams.test.stream))
 
 
-class Lenient(Rejection):
-    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
-        logq = None if draft.logq is None else draft.logq - 0.7
-        return super().verify(Draft(draft.tokens, draft.count, None, logq), scores, noise)
-
-
 class FreshDraw(rules.Equal):
     """Draws anew where the draft does not match, instead of keeping what was drawn."""
 
@@ -94,7 +88,7 @@ class FreshDraw(rules.Equal):
         return found._replace(next=again[torch.arange(len(found.n)), found.n])
 
 
-MUTANTS = [NoResidual(), SharedNoise(), OneUniform(), Lenient(), FreshDraw()]
+MUTANTS = [NoResidual(), SharedNoise(), OneUniform(), rules.Lenient(), FreshDraw()]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[type(mutant).__name__ for mutant in MUTANTS])
@@ -211,7 +205,7 @@ def test_leading_counts_up_to_the_first_that_falls():
 def test_rules_are_found_by_name_and_say_what_they_do():
     assert rules.find("equal").exactness == Exactness.IDENTICAL == "identical"
     assert rules.find("rejection").exactness == Exactness.DISTRIBUTION
-    with pytest.raises(ValueError, match="no rule 'greedy'; there are coupled, equal, gumbel, rejection"):
+    with pytest.raises(ValueError, match="no rule 'greedy'; there are block, coupled, equal, gumbel, lenient"):
         rules.find("greedy")
 
 

@@ -227,3 +227,44 @@ class Tree(Proposer):
         wrong = torch.stack([torch.randint(card, (ctx.rows, n)) for card in ctx.model.info.cards], -1)
         tokens = torch.where(torch.rand(ctx.rows, n, 1) < 0.6, right, wrong)
         return Draft(tokens, torch.randint(n + 1, (ctx.rows,)), parent)
+
+
+class SampledTree(Proposer):
+    """Draws siblings from a model's law, level by level: of every node as many children as the level says.
+
+    Args:
+        distinct: Without replacement, by Gumbel top-k; else independently.
+        honest: Says of each sibling which law it was drawn from; else names the first one's for all.
+    """
+
+    def __init__(self, model: Toy, branches: tuple[int, ...] = (2, 2), distinct: bool = True, honest: bool = True):
+        self.model, self.branches, self.distinct, self.honest = model, branches, distinct, honest
+
+    def propose(self, ctx: Context, n: int) -> Draft:
+        row, tokens, laws, parents = torch.arange(ctx.rows), [], [], []
+        level = [(-1, ctx.tokens[:, : int(ctx.length.max()) + len(self.branches)])]
+        for depth, branch in enumerate(self.branches):
+            at, grown = ctx.length + depth, []
+            for parent, known in level:
+                logq = ctx.law(self.model(known).logits[row, at - 1][:, None])[:, 0]
+                noise = ctx.noise.derive(parent) if depth else ctx.noise
+                for token, law in self._siblings(logq, noise, at[:, None], branch):
+                    child = known.clone()
+                    child[row, at] = token
+                    grown.append((len(tokens), child))
+                    tokens.append(token)
+                    laws.append(law if self.honest else logq)
+                    parents.append(parent)
+            level = grown
+        parent, count = torch.tensor(parents).expand(ctx.rows, -1), torch.full((ctx.rows,), len(tokens))
+        return Draft(torch.stack(tokens, 1), count, parent, torch.stack(laws, 1))
+
+    def _siblings(self, logq: Tensor, noise: Noise, steps: Tensor, branch: int) -> list[tuple[Tensor, Tensor]]:
+        shape = logq.shape[1:]
+        if not self.distinct:
+            return [(draw(logq, noise.derive(k).gumbel(steps, *shape)[:, 0]), logq) for k in range(branch)]
+        found, law = [], logq
+        for token in (logq + noise.gumbel(steps, *shape)[:, 0]).topk(branch).indices.unbind(-1):
+            found.append((token, law))
+            law = law.scatter(-1, token[..., None], -torch.inf).log_softmax(-1)
+        return found
