@@ -102,14 +102,10 @@ def bench_decoders(
 
 
 def random_decoder(config: AutoregressiveConfig, seed: int) -> AutoregressiveDecoder:
-    """A decoder of random weights, in eval mode, so large that a tied head does not just echo the last token."""
+    """A decoder of random weights, in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        decoder = AutoregressiveDecoder(config)
-        for layer in decoder.transformer.layers.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
-    return decoder.eval()
+        return AutoregressiveDecoder(config).eval()
 
 
 def loaded(name: str) -> AutoregressiveDecoder:

@@ -583,7 +583,7 @@ def bench_decoders_command(
 ) -> None:
     """Measure how fast a language model generates on one core, beside transformers with the same weights.
 
-    Example: [bold]zoo bench decoders -o bench.json[/]
+    Example: [bold]zoo bench decoders autoregressive.text -o bench.json[/]
     """
     from zoo.bench_decoders import bench_decoders
 

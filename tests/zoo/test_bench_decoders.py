@@ -18,9 +18,7 @@ SHAPE = AutoregressiveConfig((37,), TransformerConfig(width=16, layers=2, heads=
 def test_the_result_states_speeds_ratios_and_conditions(tmp_path, capsys):
     path = tmp_path / "bench.json"
     threads = torch.get_num_threads()
-    result = bench_decoders(
-        output=path, as_json=True, config=SHAPE, batches=(1, 3), prompt=4, steps=6, repeats=2
-    )  # fmt: skip
+    result = bench_decoders(output=path, as_json=True, config=SHAPE, batches=(1, 3), prompt=4, steps=6, repeats=2)
     assert torch.get_num_threads() == threads
     assert json.loads(path.read_text()) == json.loads(capsys.readouterr().out) == result
     assert {"command", "hardware", "versions", "date", "seed", "parameters", "prompt", "steps"} <= result.keys()
@@ -35,13 +33,13 @@ def test_the_result_states_speeds_ratios_and_conditions(tmp_path, capsys):
                 assert way[f"tokens_per_{kind}_second"] == row["batch"] * 6 / way[kind]
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_every_way_of_float32_generates_the_same_lively_tokens(tied, capsys):
+@pytest.mark.parametrize(("tied", "tokens"), [(False, 4), (True, 2)])  # a tied head echoes the last one of each row
+def test_every_way_of_float32_generates_the_same_lively_tokens(tied, tokens, capsys):
     shape = AutoregressiveConfig(SHAPE.cards, SHAPE.transformer, SHAPE.context, tied=tied)
     (row,) = bench_decoders(config=shape, batches=(2,), prompt=5, steps=20, repeats=1)["rows"]
     for name in (THEIRS, f"{THEIRS}, static cache", "ours", "ours, for decoding"):
         assert row["ways"][name]["same_tokens"] == 1
-    assert row["different_tokens"] > 3
+    assert row["different_tokens"] >= tokens
     assert "same tokens" in capsys.readouterr().out
 
 
