@@ -575,7 +575,7 @@ def bench_entropy_command(
 @bench.command("decoders")
 def bench_decoders_command(
     model: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Model (default: random weights of a small language model).")
+        str | None, typer.Argument(metavar="NAME", help="Model (default: random weights of a small language model).")
     ] = None,
     output: ResultFile = None,
     seed: Seed = 0,
