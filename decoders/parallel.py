@@ -50,6 +50,8 @@ class ParallelConfig(AutoregressiveConfig):
 class ParallelDecoder(AutoregressiveDecoder):
     """The parts of the autoregressive decoder, run both ways over places that its state holds."""
 
+    config: ParallelConfig
+
     def __init__(self, config: ParallelConfig):
         condition = config.condition
         core = replace(config.transformer, cross=condition.width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -77,7 +77,8 @@ class Zipper(TokenModel):
 
     @property
     def _target(self) -> AutoregressiveDecoder:
-        return self.towers.members[self.config.target]
+        target: Any = self.towers.members[self.config.target]
+        return target
 
     def turned(self, source: Literal["text", "reference"]) -> Zipper:
         """The same weights the other way: what was the source is continued, given what was the target."""

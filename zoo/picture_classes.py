@@ -281,9 +281,12 @@ def train_command(options: argparse.Namespace) -> None:
 def judge_command(options: argparse.Namespace) -> None:
     """Judge a folder of generated pictures."""
     model, facts = load(options.classifier)
-    sets = [read_labelled(path, facts["classes"], facts["side"]) for path in
-            (options.pictures, options.reference, options.training)]  # fmt: skip
-    found = judge(model, facts["classes"], *sets, registry.load_codec(facts["codec"]), facts["codebooks"])
+    generated, reference, training = (
+        read_labelled(path, facts["classes"], facts["side"])
+        for path in (options.pictures, options.reference, options.training)
+    )
+    codec: Any = registry.load_codec(facts["codec"])
+    found = judge(model, facts["classes"], generated, reference, training, codec, facts["codebooks"])
     write_json(found | {"classifier": facts["sha256"], "conditions": conditions(1, "cpu", ())}, options.json)
     for name, numbers in found.items():
         print(f"{name:>24}: accuracy {numbers['accuracy']:.3f}, Fréchet distance {numbers['frechet']:.3f}")
