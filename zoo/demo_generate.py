@@ -28,12 +28,14 @@ def run(folder: Path) -> Report:
     written = zoo.generate(TEXT, folder / "generated.txt", prompt=PROMPT, steps=128, seed=1)
     rows = [row_of(TEXT, "text", [written])]
     places = [("read", f"{folder}/generated.txt")]
+    notes = [f'The text goes on from "{PROMPT.strip()}".']
     ship = set(zoo.list_models())
     for name, way in zip(SPEECH, WAYS, strict=True):
         if name not in ship:
             continue
         path = folder / f"spoken-{way.replace(' ', '-')}.wav"
         spoken = zoo.generate(name, path, text=SENTENCE, label=SPEAKER, seed=1)
+        notes = [*notes[:1], f'The sentence is "{SENTENCE}", read by {SPEAKER}.']
         rows.append(row_of(name, f"{spoken.media[0].shape[1] / spoken.rate:.1f} s of speech, {way}", [spoken]))
         places.append(("listen to", str(path)))
     for name, way in zip(PICTURES, WAYS, strict=True):
@@ -41,11 +43,10 @@ def run(folder: Path) -> Report:
             continue
         path = folder / f"shapes-{way.replace(' ', '-')}.png"
         model = zoo.load(name)
-        drawn = [zoo.generate(model, label=label, seed=1) for label in CLASSES]
+        drawn = [zoo.generate(model, label=label, seed=1, guidance=2.0) for label in CLASSES]
         write_image(path, torch.cat([each.media[0] for each in drawn], 2).numpy())
         rows.append(row_of(name, f"{len(drawn)} pictures, {way}", drawn))
         places.append(("look at", str(path)))
-    notes = [f'The text goes on from "{PROMPT.strip()}"; the sentence is "{SENTENCE}", read by {SPEAKER}.']
     return Report("Text, speech and pictures from trained decoders", COLUMNS, rows, notes, places)
 
 
