@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from zoo.recipes.start import start
 from zoo.token_facts import TokenFacts, positions_of
 
 IGNORED = -100  # a target that is none
-LOG2 = 0.6931471805599453
+LOG2 = math.log(2)
 FACTS = ("vocabulary", "codec", "weights", "labels", "paces", "grid")  # what a data module may know of its tokens
 OPTIMIZATION = Optimization(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
 PREVIEW = Preview()
@@ -451,9 +452,7 @@ def find_teacher(name: str, facts: TokenFacts) -> TokenModel:
     teacher: Any = export(name)[0] if Path(name).suffix == ".ckpt" else load(name)
     if not isinstance(teacher, TokenModel):
         raise UserError(f"{name} is no decoder; a teacher predicts tokens")
-    known: TokenFacts = teacher.tokens
-    for what in ("layout", "vocabulary", "codec", "weights"):
-        if getattr(known, what) != getattr(facts, what):
-            raise UserError(f"the teacher {name} is of another {what}; distillation needs the same tokens")
+    if what := facts.difference(teacher.tokens):
+        raise UserError(f"the teacher {name} is of another {what}; distillation needs the same tokens")
     teacher.checked = False
     return teacher.requires_grad_(False)

@@ -29,18 +29,13 @@ def run(folder: Path) -> Report:
     rows = [row_of(TEXT, "text", [written])]
     places = [("read", f"{folder}/generated.txt")]
     notes = [f'The text goes on from "{PROMPT.strip()}".']
-    ship = set(zoo.list_models())
-    for name, way in zip(SPEECH, WAYS, strict=True):
-        if name not in ship:
-            continue
+    for name, way in shipped(SPEECH):
         path = folder / f"spoken-{way.replace(' ', '-')}.wav"
         spoken = zoo.generate(name, path, text=SENTENCE, label=SPEAKER, seed=1)
         notes = [*notes[:1], f'The sentence is "{SENTENCE}", read by {SPEAKER}.']
         rows.append(row_of(name, f"{spoken.media[0].shape[1] / spoken.rate:.1f} s of speech, {way}", [spoken]))
         places.append(("listen to", str(path)))
-    for name, way in zip(PICTURES, WAYS, strict=True):
-        if name not in ship:
-            continue
+    for name, way in shipped(PICTURES):
         path = folder / f"shapes-{way.replace(' ', '-')}.png"
         model = zoo.load(name)
         drawn = [zoo.generate(model, label=label, seed=1, guidance=2.0) for label in CLASSES]
@@ -48,6 +43,12 @@ def run(folder: Path) -> Report:
         rows.append(row_of(name, f"{len(drawn)} pictures, {way}", drawn))
         places.append(("look at", str(path)))
     return Report("Text, speech and pictures from trained decoders", COLUMNS, rows, notes, places)
+
+
+def shipped(pair: tuple[str, str]) -> list[tuple[str, str]]:
+    """Those of a pair of decoders that are bundled, and in which way each draws."""
+    names = zoo.list_models()
+    return [(name, way) for name, way in zip(pair, WAYS, strict=True) if name in names]
 
 
 def row_of(name: str, made: str, results: list[Generated]) -> tuple[str, ...]:

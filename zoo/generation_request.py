@@ -181,8 +181,7 @@ def drafter(decoder: TokenModel, proposer: str | Proposer) -> Callable[[Conditio
         return lambda _: proposers.find(proposer)
     name = proposer.removeprefix(DRAFT)
     draft: Any = registry.load_decoder(name, next(decoder.parameters()).device)
-    for what in ("layout", "vocabulary", "codec", "weights"):
-        if getattr(draft.tokens, what) != getattr(decoder.tokens, what):
-            raise UserError(f"the decoder {name} is of another {what}; a draft must be of the same tokens")
+    if what := decoder.tokens.difference(draft.tokens):
+        raise UserError(f"the decoder {name} is of another {what}; a draft must be of the same tokens")
     takes = draft.info.conditioning
     return lambda cond: DraftModel(draft, cond if takes else None)

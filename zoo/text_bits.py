@@ -12,6 +12,7 @@ import argparse
 import gzip
 import json
 import lzma
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -29,8 +30,6 @@ from zoo.codecs.errors import UserError
 from zoo.decoders.base import TokenModel
 from zoo.decoders.layouts import Parallel
 from zoo.recipes.data.byte_text import ByteCorpus
-
-LOG2 = 0.6931471805599453
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def measure(model: TokenModel, corpus: ByteCorpus, rows: int = 4) -> TextBits:
         documents=len(documents),
         bytes=size,
         tokens=tokens,
-        decoder=nats / LOG2 / size,
+        decoder=nats / math.log(2) / size,
         gzip=8 * sum(len(gzip.compress(document, 9)) for document in documents) / size,
         xz=8 * sum(len(_xz(document)) for document in documents) / size,
         gzip_whole=8 * len(gzip.compress(whole, 9)) / size,

@@ -44,6 +44,11 @@ class TokenFacts:
     paces: tuple[float, ...] = ()
     grid: tuple[int, ...] = ()
 
+    def difference(self, other: TokenFacts) -> str | None:
+        """What makes the tokens of another decoder others than these; None if they are the same."""
+        names = ("layout", "vocabulary", "codec", "weights")
+        return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
+
     def to_json(self) -> dict[str, Any]:
         """For `facts_from_json`; plain values."""
         return {
