@@ -87,12 +87,20 @@ def bench_codecs(
         "rows": rows,
         "floor_of_one_clip_and_thread": _floor(ours, contests[0].frames) if device == "cpu" else None,
     }
+    return deliver(result, [_table(rows)], output, as_json)
+
+
+def deliver(
+    result: dict[str, Any], tables: list[Table], output: str | Path | None, as_json: bool, width: int | None = None
+) -> dict[str, Any]:
+    """Write a benchmark's result to a file if there is one, print it as JSON or as tables, and return it."""
     if output is not None:
         write_json(result, output)
     if as_json:
         print(json.dumps(result, indent=2))
-    else:
-        Console().print(_table(rows))
+        return result
+    for table in tables:
+        Console(width=width).print(table)
     return result
 
 

@@ -6,7 +6,6 @@ python -m zoo.bench decoders --json out.json
 from __future__ import annotations
 
 import copy
-import json
 import os
 import statistics
 from collections.abc import Callable
@@ -17,11 +16,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.bench import timed
+from zoo.bench import deliver, timed
 from zoo.codecs.errors import UserError
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from zoo.decoders.base import TokenModel
@@ -30,7 +28,7 @@ from zoo.decoders.published import keymap, read_config
 from zoo.decoders.sampling import Law, decode
 from zoo.decoders.transformer import TransformerConfig
 from zoo.registry import load
-from zoo.scoring import conditions, write_json
+from zoo.scoring import conditions
 
 STARTER = AutoregressiveConfig((4096,), TransformerConfig(width=512, layers=6, heads=8), context=1024, tied=True)
 THEIRS = "transformers"
@@ -92,13 +90,7 @@ def bench_decoders(
         "repeats": repeats,
         "rows": rows,
     }
-    if output is not None:
-        write_json(result, output)
-    if as_json:
-        print(json.dumps(result, indent=2))
-    else:
-        Console(width=120).print(_table(rows))
-    return result
+    return deliver(result, [_table(rows)], output, as_json, 120)
 
 
 def random_decoder(config: AutoregressiveConfig, seed: int) -> AutoregressiveDecoder:

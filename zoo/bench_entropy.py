@@ -5,7 +5,6 @@ python -m zoo.bench entropy MODEL DATA --json out.json
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from rich.console import Console
 from rich.table import Table
 
+from zoo.bench import deliver
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.base import Codec, CodecInfo, Tokens
 from zoo.codecs.entropy import TOTAL, Digits, Grid, Predictor, walk
@@ -29,7 +28,7 @@ from zoo.container import TokenReader
 from zoo.container_header import ENTROPY, TokenHeader
 from zoo.container_writer import TokenWriter, write_picture
 from zoo.pipeline import codec_of, coding
-from zoo.scoring import codebook_counts, conditions, write_json
+from zoo.scoring import codebook_counts, conditions
 
 BLOCK_FRAMES = TokenHeader.block_frames
 
@@ -88,14 +87,7 @@ def bench_entropy(
         "code_model_bytes": 0 if codec.code_model is None else len(codec.code_model.pack()),
         "rates": [rate(codec, [first(some, count) for some in tokens], amount) for count in counts],
     }
-    if output is not None:
-        write_json(result, output)
-    if as_json:
-        print(json.dumps(result, indent=2))
-        return result
-    for measured in result["rates"]:
-        Console(width=120).print(table(measured))
-    return result
+    return deliver(result, [table(measured) for measured in result["rates"]], output, as_json, 120)
 
 
 def media_of(data: Path, kind: str, count: int | None) -> tuple[list[Path], str]:

@@ -5,7 +5,6 @@ python -m zoo.bench quantizers --json out.json
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.bench import compare
+from zoo.bench import compare, deliver
 from zoo.codecs.errors import UserError
 from zoo.codecs.quantizers import ResidualVectorQuantizer, residual_vq
-from zoo.scoring import conditions, write_json
+from zoo.scoring import conditions
 
 SHRINK = 0.9  # of the codewords from level to level, so that each has something to do
 THEIRS = "vector-quantize-pytorch"
@@ -80,13 +78,7 @@ def bench_quantizers(
         "agreement": agreement,
         "rows": rows,
     }
-    if output is not None:
-        write_json(result, output)
-    if as_json:
-        print(json.dumps(result, indent=2))
-    else:
-        Console().print(_table(rows))
-    return result
+    return deliver(result, [_table(rows)], output, as_json)
 
 
 def same_codebooks(levels: int, size: int, dim: int, seed: int) -> tuple[nn.Module, ResidualVectorQuantizer]:
