@@ -17,8 +17,9 @@ from torch import Tensor
 from zoo.decoders.base import TokenModel
 from zoo.decoders.masked import masked_loss
 from zoo.decoders.sampling.law import Law, draw
-from zoo.decoders.sampling.masked import copied, open_grid, repeated, streams_of
+from zoo.decoders.sampling.masked import open_grid, streams_of
 from zoo.decoders.sampling.noise import Noise, Quiet
+from zoo.decoders.sampling.passes import copied, repeated
 from zoo.decoders.sampling.result import Exactness, Recorder, Result
 from zoo.decoders.state import State
 

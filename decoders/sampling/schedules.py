@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+_SLACK = 1e-6  # of a place: what rounding takes from a whole number, as in 12 * (1 - 2 / 12)
+
 Schedule = Callable[[float], float]
 """From the share of the steps that is done, in (0, 1], to the share of the places that is open; 0 at 1."""
 
@@ -44,5 +46,5 @@ def places_left(
     """
     if progress >= 1:
         return torch.zeros_like(now)
-    planned = (first.double() * schedule(progress)).floor().to(now.dtype)
+    planned = (first.double() * schedule(progress) + _SLACK).floor().to(now.dtype)
     return torch.minimum(planned, now - 1).clamp(min=0)

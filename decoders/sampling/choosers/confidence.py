@@ -27,12 +27,16 @@ class Confidence(Ranked):
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not self.temperature >= 0:
             raise ValueError(f"the temperature of the choice is {self.temperature}; expected 0 or more")
 
     def score(self, view: View) -> Float[Tensor, "R S Q"]:
-        confidence = view.log_prob(view.logits.log_softmax(-1))
-        if not self.temperature:
-            return confidence
-        gumbel = view.noise.gumbel(view.places, view.open.shape[2], 1)[..., 0]
-        return confidence + self.temperature * (1 - view.progress) * gumbel
+        return annealed(view.confidence, view, self.temperature)
+
+
+def annealed(score: Float[Tensor, "R S Q"], view: View, temperature: float) -> Float[Tensor, "R S Q"]:
+    """With the noise of this step."""
+    if not temperature:
+        return score
+    gumbel = view.noise.gumbel(view.places, view.open.shape[2], 1)[..., 0]
+    return score + temperature * (1 - view.progress) * gumbel

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
-from toys import Toy, all_outputs, chi_square, counts, joint_law
+from toys import Toy, all_outputs, chi_square, counts
 
-from zoo.decoders.base import Output
-from zoo.decoders.sampling import Law, Noise, decode, decode_masked, guidance
-from zoo.decoders.sampling.choosers import Chooser, Confidence, Ranked
+from zoo.decoders.sampling import Law, Noise, decode_masked, guidance
+from zoo.decoders.sampling.choosers import Chooser, Confidence
 from zoo.decoders.sampling.processors import RepetitionPenalty
 from zoo.decoders.sampling.schedules import SCHEDULES, places_left
 from zoo.decoders.transformer import Conditioning
@@ -20,20 +19,6 @@ NOISE = Noise(5)
 @pytest.fixture(scope="module")
 def model():
     return small_decoder(layers=2, causal=False, specials=2)
-
-
-class LeftToRight(Ranked):
-    def score(self, view):
-        return -view.places[..., None].expand_as(view.open).float()
-
-
-class Shifted(Toy):
-    """A causal toy as a masked model: at each place the law of what stands there, given all places before it."""
-
-    def run(self, tokens, positions, state, block_mask):
-        begin = torch.ones_like(tokens[:, :1])
-        output = super().run(torch.cat((begin, tokens[:, :-1]), 1), positions, state, block_mask)
-        return Output(output.logits, output.hidden)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -59,6 +44,15 @@ def test_schedules_leave_open_what_their_curves_say():
     assert left == {"cosine": [92, 70, 38, 0], "arccos": [83, 66, 46, 0], "linear": [75, 50, 25, 0]}
 
 
+def test_as_many_steps_as_places_fill_one_place_each():
+    """Whole numbers stay whole, however a share of the steps is rounded."""
+    for places in (1, 2, 3, 7, 12, 13, 49, 100):
+        left, first = torch.tensor([places]), torch.tensor([places])
+        for step in range(1, places + 1):
+            left = places_left(SCHEDULES["linear"], step / places, first, left)
+            assert int(left) == places - step
+
+
 def test_known_tokens_stay_and_count_for_nothing(model):
     prompt = random_tokens(model, 3, 10)
     asked = prompt.clone()
@@ -81,37 +75,9 @@ def test_a_shape_is_a_prompt_of_which_all_is_open(model):
     assert torch.equal(decode_masked(model, (2, 7), 4, noise=NOISE).codes, asked.codes)
 
 
-@pytest.mark.parametrize(
-    "chooser", [Confidence(), Confidence(4.5), LeftToRight()], ids=["plain", "annealed", "ordered"]
-)
-def test_a_row_gives_the_same_alone_and_beside_any_neighbours(model, chooser):
-    prompt, lengths = random_tokens(model, 3, 10), torch.tensor([10, 6, 8])
-    prompt[0, 2:], prompt[1, :4], prompt[2, ::2] = -1, -1, -1
-    together = decode_masked(model, prompt, 5, noise=NOISE, chooser=chooser, lengths=lengths)
-    assert together.lengths.tolist() == lengths.tolist()
-    for row, length in enumerate(lengths.tolist()):
-        part, noise = prompt[row : row + 1, :length], Noise(NOISE.seed, rows=(row,))
-        alone = decode_masked(model, part, 5, noise=noise, chooser=chooser)
-        assert torch.equal(alone.codes[0], together.codes[row, :length])
-        assert torch.allclose(alone.logp[0], together.logp[row, :length], atol=1e-5)
-        assert (together.codes[row, length:] == -1).all()
-
-
 def test_seeds_differ_and_repeat(model):
     codes = [decode_masked(model, (2, 9), 4, noise=Noise(seed), chooser=Confidence(4.0)).codes for seed in (1, 1, 2)]
     assert torch.equal(codes[0], codes[1]) and not torch.equal(codes[0], codes[2])
-
-
-def test_one_place_a_step_from_left_to_right_is_autoregressive_decoding():
-    masked, causal = Shifted((3,)), Toy((3,))
-    greedy = Law(temperature=0)
-    expected = decode(causal, torch.ones(1, 1, 1).long(), 8, greedy).codes
-    found = decode_masked(masked, (1, 8), 8, greedy, schedule="linear", chooser=LeftToRight())
-    assert torch.equal(found.codes, expected)
-    rows, law = 40_000, Law(temperature=0.8)
-    drawn = decode_masked(masked, (rows, 4), 4, law, NOISE, "linear", LeftToRight())
-    assert chi_square(counts(drawn.codes, (3,)), joint_law(causal, torch.tensor([[1]]), 4, law)) > 1e-3
-    assert (drawn.trace.emitted == 1).all()
 
 
 def test_all_places_at_once_are_independent_draws():
@@ -204,7 +170,13 @@ def test_the_law_may_change_from_step_to_step(model):
         return Law(temperature=2 * (1 - progress))
 
     decode_masked(model, (1, 9), 4, annealed, NOISE)
-    assert asked[-4:] == [0, 0.25, 0.5, 0.75]
+    assert asked == [0, 0.25, 0.5, 0.75]
+
+
+def test_each_step_is_reported(model):
+    shares = []
+    decode_masked(model, (1, 9), [3, 1], noise=NOISE, report=shares.append)
+    assert shares == [0.25, 0.5, 0.75, 1]
 
 
 def test_guidance_is_two_contexts_in_step():
