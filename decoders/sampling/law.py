@@ -187,14 +187,18 @@ class LawState:
         for tracker in self.trackers:
             tracker.advance(tokens, moves)
 
-    def fork(self) -> LawState:
-        """The same law behind the same prefix, to be moved on its own; drafters take this."""
-        every = torch.arange(self.rows)
-        return LawState(self.law, self.rows, [tracker.fork(every) for tracker in self.trackers], self.looks)
+    def fork(self, rows: Int[Tensor, "S"] | None = None) -> LawState:
+        """The same law behind the same prefix, to be moved on its own; drafters take this.
+
+        Args:
+            rows: Row s is a copy of row `rows[s]`, as searches need; default: all, in order.
+        """
+        rows = torch.arange(self.rows) if rows is None else rows
+        return LawState(self.law, len(rows), [tracker.fork(rows) for tracker in self.trackers], self.looks)
 
     def block(self, logits: Float[Tensor, "R N_plus_1 Q V"], draft: Draft) -> Float[Tensor, "R N_plus_1 Q V"]:
         """Log-probabilities behind the prefix, and behind each node of the draft."""
-        self._drafted = draft
+        self._drafted = draft = draft if draft.slots else Draft.empty(self.rows, draft.tokens.shape[2], logits.device)
         if not self.trackers:
             return self._look(self.law.truncated(self.law.tempered(logits)), logits)
         if draft.parent is not None:

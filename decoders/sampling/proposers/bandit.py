@@ -17,8 +17,9 @@ from zoo.decoders.sampling.proposers.choice import by_row
 class Bandit(Proposer):
     """Each row drafts by the arm of the highest upper confidence bound on the steps that a round gives.
 
-    Hou et al., "BanditSpec" (arXiv 2505.15141), the rule UCBSpec. Arms may be proposers of any kind, and the same kind
-    with several settings: thresholds where drafts end, layers that are skipped, lengths. All are told what came.
+    Hou et al., "BanditSpec" (arXiv 2505.15141), the rule UCBSpec; EXP3Spec is `Exp3`. Arms may be proposers of any
+    kind, and the same kind with several settings: thresholds where drafts end, layers that are skipped, lengths. All
+    are told what came.
 
     Output: that of the arms under the rule; if one drafts trees, all drafts are trees.
 
@@ -48,11 +49,20 @@ class Bandit(Proposer):
         for arm in self.arms:
             arm.start(ctx)
 
-    def propose(self, ctx: Context, n: int) -> Draft:
+    def choose(self, ctx: Context) -> Int[Tensor, "R"]:
+        """The arm of each row."""
         doubt = (2 * self._rounds.sum(1, keepdim=True).clamp(min=1).log() / self._rounds).sqrt()
         bound = self._reward / self._rounds + self.bold * doubt
         # The bound of an arm that has never been tried is NaN or infinite.
-        self._chosen = torch.where(self._rounds == 0, torch.inf, bound).argmax(1)
+        return torch.where(self._rounds == 0, torch.inf, bound).argmax(1)
+
+    def learn(self, drew: Float[Tensor, "R arms"], share: Float[Tensor, "R 1"]) -> None:
+        """Which arm each row had drawn, 1 or 0, and the share that came of what a round could have given."""
+        self._rounds += drew
+        self._reward += drew * share
+
+    def propose(self, ctx: Context, n: int) -> Draft:
+        self._chosen = self.choose(ctx)
         wanted = self._chosen[ctx.room > 1].unique().tolist() or [0]
         drafts = [(arm, self.arms[arm].propose(ctx, n)) for arm in wanted]
         return reduce(lambda a, b: (b[0], by_row(self._chosen == b[0], b[1], a[1], ctx.room)), drafts)[1]
@@ -60,7 +70,6 @@ class Bandit(Proposer):
     def observe(self, ctx: Context, outcome: Outcome) -> None:
         live = (outcome.count > 0).float()[:, None]
         drew = torch.nn.functional.one_hot(self._chosen, len(self.arms)) * live
-        self._rounds += drew
-        self._reward += drew * outcome.count[:, None] / (ctx.slots + 1)
+        self.learn(drew, outcome.count[:, None] / (ctx.slots + 1))
         for arm in self.arms:
             arm.observe(ctx, outcome)

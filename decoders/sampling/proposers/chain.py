@@ -15,18 +15,32 @@ from zoo.decoders.sampling.proposers.base import Context
 Logits = Float[Tensor, "R 1 Q V"]
 
 
+Stands = Callable[[Logits, Float[Tensor, "#R 1 #Q #V"], Int[Tensor, "R 1 Q"]], Float[Tensor, "R"]]
+"""Logits of a step, the noise that it was drawn with, and the step -> the chance that it stands if all before it do."""
+
+
+def surest(logits: Logits, gumbel: Tensor, step: Tensor) -> Float[Tensor, "R"]:
+    """The product of the largest probabilities of all codes, before temperature."""
+    return logits[:, 0].softmax(-1).amax(-1).prod(-1)
+
+
 def draw_chain(
-    ctx: Context, n: int, logits: Logits, behind: Callable[[Int[Tensor, "R 1 Q"]], Logits], confident: float = 0.0
+    ctx: Context,
+    n: int,
+    logits: Logits,
+    behind: Callable[[Int[Tensor, "R 1 Q"]], Logits],
+    confident: float = 0.0,
+    stands: Stands = surest,
 ) -> Draft:
     """At most `n` steps, drawn under the target's law from the noise that the rule names.
 
     Args:
         logits: Of the step behind the known ones.
         behind: Takes the next step of each row and gives the logits behind it.
-        confident: A row's draft ends with the step that makes the product of the largest probabilities of all codes so
-            far (before temperature) fall below this. Huang et al., "SpecDec++" (arXiv 2405.19715), whose threshold on
-            the chance that all stands is the best policy, with the drafter's own probability in place of a trained
-            head's; Kangaroo (arXiv 2404.18911) stops by it, too. 0: never.
+        confident: A row's draft ends with the step that makes the chance that all of it stands fall below this. Huang
+            et al., "SpecDec++" (arXiv 2405.19715), show that such a threshold is the best policy; Kangaroo (arXiv
+            2404.18911) stops by the drafter's own probabilities, too. 0: never.
+        stands: Estimates that chance, step by step.
     """
     n = min(n, int(ctx.room.max()) - 1)
     if n < 1:
@@ -38,11 +52,12 @@ def draw_chain(
             logits = behind(tokens[-1])
         logp = law(logits)
         steps = ctx.length[:, None] + step
-        tokens.append(ctx.fix(draw(logp, ctx.noise.gumbel(steps, *logp.shape[2:])), steps))
+        gumbel = ctx.noise.gumbel(steps, *logp.shape[2:])
+        tokens.append(ctx.fix(draw(logp, gumbel), steps))
         laws.append(logp)
         law.advance(tokens[-1][:, 0], ctx.room > step + 1)
         if confident:
-            sure = sure * logits[:, 0].softmax(-1).amax(-1).prod(-1)
+            sure = sure * stands(logits, gumbel, tokens[-1])
             count = torch.where(sure < confident, count.clamp(max=step + 1), count)
             if int(count.max()) <= step + 1:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
-from zoo.decoders.sampling.proposers.chain import draw_chain
+from zoo.decoders.sampling.proposers.chain import Logits, draw_chain, surest
 from zoo.decoders.sampling.rules.base import leading
 from zoo.decoders.state import State
 
@@ -35,6 +36,7 @@ class DraftModel(Proposer):
         self._state: State | None = None
         self._unread = 0  # most known steps that a row of the state lacks
         self._drafted: Tensor | None = None  # `[R, N, Q]`, of this round
+        self._hidden: Float[Tensor, "R D"]  # gave the logits of the last step that was drafted
 
     def start(self, ctx: Context) -> None:
         cards, target = self.model.info.cards, ctx.model.info.cards
@@ -54,13 +56,20 @@ class DraftModel(Proposer):
 
         def behind(last: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
             positions = state.length[:, None].clamp(max=self.model.info.context - 1)
-            logits = self.model(last, positions, state).logits
+            logits, hidden = self.model(last, positions, state)
             state.commit(None, 1)
+            self._hidden = hidden[:, 0]
             return logits
 
-        draft = draw_chain(ctx, n, logits, behind, self.confident)
+        draft = draw_chain(ctx, n, logits, behind, self.confident, partial(self.stands, ctx))
         self._drafted = draft.tokens
         return draft
+
+    def stands(
+        self, ctx: Context, logits: Logits, gumbel: Float[Tensor, "#R 1 #Q #V"], step: Int[Tensor, "R 1 Q"]
+    ) -> Float[Tensor, "R"]:
+        """See `chain.Stands`."""
+        return surest(logits, gumbel, step)
 
     def observe(self, ctx: Context, outcome: Outcome) -> None:
         """Keep what was read of the steps that came out: the drafted ones but the last, as far as they agree."""
@@ -82,10 +91,11 @@ class DraftModel(Proposer):
             block = ctx.tokens[row, index.clamp(max=ctx.capacity - 1)].where(
                 (index < ctx.length[:, None])[..., None], 0
             )
-            logits = self.model(block, index.clamp(max=self.model.info.context - 1), state).logits
+            logits, hidden = self.model(block, index.clamp(max=self.model.info.context - 1), state)
             lacks = ctx.length - state.length
             if slots == self._unread:
                 state.commit(None, lacks)
+                self._hidden = hidden[row[:, 0], lacks - 1]
                 return logits[row, lacks[:, None] - 1]
             state.commit(None, (lacks - 1).clamp(0, slots))
             self._unread = int((ctx.length - state.length).max())

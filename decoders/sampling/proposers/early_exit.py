@@ -17,9 +17,9 @@ class EarlyExit(Proposer):
     """Drafts a chain from the target run through some depths only, on a fork of its state.
 
     The first few: Elhoushi et al., "LayerSkip" (arXiv 2404.16710), for decoders trained with losses on early exits.
-    With layers left out in between: Xia et al., "SWIFT" (arXiv 2410.06916), which chooses them while it decodes, as a
-    `Bandit` does whose arms leave out different ones. With `confident`, and an exit that was trained: Liu et al.,
-    "Kangaroo" (arXiv 2404.18911). It reads what the target reads, all streams of a law among it.
+    With layers left out in between: Zhang et al., "Draft & Verify" (arXiv 2309.08168); `Swift` finds out which. With
+    `confident`, and an exit that was trained: Liu et al., "Kangaroo" (arXiv 2404.18911). It reads what the target
+    reads, all streams of a law among it.
 
     Output: identical under the rule `equal`; other rules get the laws that it drew from.
 
@@ -35,20 +35,32 @@ class EarlyExit(Proposer):
         self._part: PartialDecoder
 
     def start(self, ctx: Context) -> None:
+        self._part = PartialDecoder(self.checked(ctx), self.depths)
+
+    def propose(self, ctx: Context, n: int) -> Draft:
+        return self.chain(ctx, n, self._part)
+
+    def checked(self, ctx: Context) -> AutoregressiveDecoder:
+        """The target.
+
+        Raises:
+            ValueError: One whose layers cannot be left out.
+        """
         if not isinstance(ctx.model, AutoregressiveDecoder) or ctx.model.info.axes > 1:
             raise ValueError(
                 f"{type(ctx.model).__name__} of {ctx.model.info.axes} axes exits nowhere early; give an "
                 "AutoregressiveDecoder whose positions are steps"
             )
-        self._part = PartialDecoder(ctx.model, self.depths)
+        return ctx.model
 
-    def propose(self, ctx: Context, n: int) -> Draft:
+    def chain(self, ctx: Context, n: int, part: PartialDecoder) -> Draft:
+        """Drafted by that part of the target."""
         state = ctx.state.fork()
         streams = state.rows // ctx.rows
 
         def behind(last: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
             positions = state.length[:, None].clamp(max=ctx.model.info.context - 1)
-            logits = self._part(last.repeat(streams, 1, 1), positions, state).logits
+            logits = part(last.repeat(streams, 1, 1), positions, state).logits
             state.commit(None, 1)
             return ctx.law.combine(logits)
 

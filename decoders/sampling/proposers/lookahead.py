@@ -9,6 +9,7 @@ from torch import Tensor
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
+from zoo.decoders.sampling.proposers.pool import Pool
 
 
 class Lookahead(Proposer):
@@ -48,9 +49,7 @@ class Lookahead(Proposer):
         self._guesses: int  # n-grams of a round
         self._window: Int[Tensor, "R W levels Q"]  # column j, level l: a guess of the step j + l behind the known ones
         self._there: Bool[Tensor, "R W"]  # columns that hold something
-        self._ngrams: Int[Tensor, "R P ngram Q"]
-        self._age: Int[Tensor, "R P"]  # larger is younger; 0: empty
-        self._young: int
+        self._ngrams: Pool
 
     def start(self, ctx: Context) -> None:
         rows, codebooks = ctx.rows, ctx.tokens.shape[2]
@@ -63,9 +62,7 @@ class Lookahead(Proposer):
             )
         self._window = ctx.tokens.new_zeros(rows, self._width, self.levels, codebooks)
         self._there = torch.zeros_like(self._window[:, :, 0, 0], dtype=torch.bool)
-        size = max(self.pool, self._width)
-        self._ngrams = ctx.tokens.new_zeros(rows, size, self.levels + 1, codebooks)
-        self._age, self._young = torch.zeros_like(self._ngrams[:, :, 0, 0]), 0
+        self._ngrams = Pool(ctx, max(self.pool, self._width), self.levels + 1)
 
     def propose(self, ctx: Context, n: int) -> Draft:
         device, row = ctx.length.device, torch.arange(ctx.rows, device=ctx.length.device)[:, None]
@@ -75,11 +72,9 @@ class Lookahead(Proposer):
         fresh = ctx.tokens[row, steps % ctx.length[:, None]] % cards  # ids that only go in are no guess
         self._window = self._window.where(self._there[..., None, None], fresh.view_as(self._window))
         self._there = torch.ones_like(self._there)
-        fits = (self._ngrams[:, :, 0] == ctx.last[:, None]).all(-1)
-        found = self._age.where(fits, 0).topk(self._guesses)
-        guesses = self._ngrams[row, found.indices, 1:].flatten(1, 2)
-        tokens = torch.cat((self._window.transpose(1, 2).flatten(1, 2), guesses), 1)[:, :n]
-        count = (self._width + (found.values > 0).sum(1)) * self.levels
+        guesses, there = self._ngrams.behind(ctx.last, self._guesses)
+        tokens = torch.cat((self._window.transpose(1, 2).flatten(1, 2), guesses.flatten(1, 2)), 1)[:, :n]
+        count = (self._width + there.sum(1)) * self.levels
         return Draft(tokens, count.clamp(max=n), self._parents(device)[:n].expand(ctx.rows, -1))
 
     def observe(self, ctx: Context, outcome: Outcome) -> None:
@@ -91,7 +86,7 @@ class Lookahead(Proposer):
             return
         steps = scores.steps[:, last : last + self._width]
         grams = torch.cat((self._window, draw(laws, ctx.noise.gumbel(steps, *laws.shape[2:]))[:, :, None]), 2)
-        self._keep(grams)
+        self._ngrams.keep(grams)
         row = torch.arange(ctx.rows, device=laws.device)[:, None]
         column = torch.arange(self._width, device=laws.device) + outcome.count[:, None] - 1
         self._there = (column >= 0) & (column < self._width)
@@ -105,14 +100,3 @@ class Lookahead(Proposer):
         guess = torch.arange(first - 1, first - 1 + self._guesses * self.levels, device=device)
         guess = guess.masked_fill((guess - first + 1) % self.levels == 0, -1)
         return torch.cat((chain, below, guess))
-
-    def _keep(self, grams: Int[Tensor, "R W ngram Q"]) -> None:
-        """Put n-grams into the places of the oldest ones; what is there already only becomes young again."""
-        places = torch.arange(self._young, self._young + self._width, device=grams.device)
-        age, flat = places + 1, grams.flatten(2)
-        known = (flat[:, :, None] == self._ngrams.flatten(2)[:, None]).all(-1)
-        self._age = self._age.masked_fill(known.any(1), 0)
-        again = (flat[:, :, None] == flat[:, None]).all(-1).triu(1).any(-1)  # a later column has the same
-        self._ngrams[:, places % self._age.shape[1]] = grams
-        self._age[:, places % self._age.shape[1]] = age.masked_fill(again, 0)
-        self._young += self._width

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
-from zoo.decoders.sampling.proposers.choice import by_row
-
-Step = tuple[int, ...]
+from zoo.decoders.sampling.proposers.copies import Step, drafted, steps_of
 
 
 class SuffixAutomaton(Proposer):
@@ -48,7 +45,7 @@ class SuffixAutomaton(Proposer):
             raise ValueError(f"matches of {shortest} steps, {ahead} steps copied for each; expected 1 or more")
         self.fallback, self.shortest, self.ahead = fallback, shortest, ahead
         self._corpus = _Automaton()
-        for step in [] if corpus is None else _steps(corpus):
+        for step in [] if corpus is None else steps_of(corpus):
             self._corpus.extend(step)
         self._rows: list[_Automaton]
         self._found: list[tuple[int, int]]  # of each row: state of the corpus, length of the match
@@ -62,17 +59,7 @@ class SuffixAutomaton(Proposer):
     def propose(self, ctx: Context, n: int) -> Draft:
         wanted = self._read(ctx)
         lines = [self._copied(row, n) if wanted[row] else [] for row in range(ctx.rows)]
-        count = torch.tensor([len(line) for line in lines])
-        tokens = torch.zeros(ctx.rows, int(count.max()), ctx.tokens.shape[2], dtype=torch.int64)
-        for row, line in enumerate(lines):
-            if line:
-                tokens[row, : len(line)] = torch.tensor(line)
-        tokens, count = tokens.to(ctx.length.device), count.to(ctx.length.device)
-        cards = torch.tensor(ctx.model.info.cards, device=tokens.device)
-        draft = Draft(tokens.where(tokens < cards, 0), count)  # structure is not to be bet on
-        if self.fallback is None or all(line or not asked for line, asked in zip(lines, wanted, strict=True)):
-            return draft
-        return by_row(count > 0, draft, self.fallback.propose(ctx, n), ctx.room)
+        return drafted(ctx, n, lines, wanted, self.fallback)
 
     def observe(self, ctx: Context, outcome: Outcome) -> None:
         if self.fallback is not None:
@@ -81,7 +68,7 @@ class SuffixAutomaton(Proposer):
     def _read(self, ctx: Context) -> list[bool]:
         """Read the steps that came since; returns which rows want more than one step."""
         for row, (automaton, length) in enumerate(zip(self._rows, ctx.length.tolist(), strict=True)):
-            for step in _steps(ctx.tokens[row, len(automaton.steps) : length]):
+            for step in steps_of(ctx.tokens[row, len(automaton.steps) : length]):
                 automaton.extend(step)
                 self._found[row] = self._corpus.match(*self._found[row], step)
         return (ctx.room > 1).tolist()
@@ -157,7 +144,3 @@ class _Automaton:
             self._next[state][step] = short
             state = self._link[state]
         return short
-
-
-def _steps(tokens: Int[Tensor, "S Q"]) -> list[Step]:
-    return [tuple(step) for step in tokens.tolist()]

@@ -86,11 +86,11 @@ class Tree:
             tokens[:, slots] = found.clamp(min=0)
             ways, above = torch.cat((ways[:, at], tokens[:, slots][:, :, None]), 2), slots
         parent = torch.tensor(self.parent[:n], dtype=torch.int64, device=device).expand(ctx.rows, -1)
-        draft = _packed(tokens, parent, there[:, :n], forwards)
+        draft = packed(tokens, parent, there[:, :n], forwards)
         return draft if any(above != slot - 1 for slot, above in enumerate(self.parent[:n])) else _chain(draft)
 
 
-def _packed(
+def packed(
     tokens: Int[Tensor, "R N Q"], parent: Int[Tensor, "R N"], there: Bool[Tensor, "R N"], forwards: int
 ) -> Draft:
     """The nodes that are there, in their order, in the first slots of each row."""

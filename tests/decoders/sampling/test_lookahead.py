@@ -99,7 +99,8 @@ def test_the_pool_holds_each_n_gram_once_and_gives_the_youngest():
     toy = Toy((3,))
     proposer = Lookahead(3, pool=40)
     decode(toy, torch.ones(2, 1, 1).long(), 20, noise=NOISE, proposer=proposer, window=10)
-    for grams, age in zip(proposer._ngrams.flatten(2), proposer._age, strict=True):
+    pool = proposer._ngrams
+    for grams, age in zip(pool._ngrams.flatten(2), pool._age, strict=True):
         kept = grams[age > 0].tolist()
         assert len(kept) > 5 and len({tuple(gram) for gram in kept}) == len(kept)
         assert len(age[age > 0].unique()) == len(kept)

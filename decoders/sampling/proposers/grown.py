@@ -1,0 +1,76 @@
+"""Trees that a draft model grows: which nodes there are follows from what it holds probable, node by node."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.law import LawState
+from zoo.decoders.sampling.proposers.base import Context
+from zoo.decoders.sampling.proposers.chain import Logits
+from zoo.decoders.sampling.proposers.draft_model import DraftModel
+
+
+class Grown(DraftModel):
+    """Base class: reads known steps as `DraftModel` does, and the tree so far in one block behind them.
+
+    Nothing of the tree is kept: what came out of it is read again with the next round's first pass, which is due
+    anyway.
+    """
+
+    def start(self, ctx: Context) -> None:
+        super().start(ctx)
+        if not self.model.info.trees:
+            raise ValueError("the draft model runs chains only (info.trees); draft by `DraftModel`")
+
+    def propose(self, ctx: Context, n: int) -> Draft:
+        assert self._state is not None, "`start` comes first"
+        n = min(n, ctx.slots)
+        if int(ctx.room.max()) < 2:
+            return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
+        return self.grow(ctx, n, Reader(self, ctx, self._read(ctx, self._state)))
+
+    @abstractmethod
+    def grow(self, ctx: Context, n: int, reader: Reader) -> Draft:
+        """A tree of at most `n` nodes. The last step wanted comes behind it."""
+
+
+class Reader:
+    """What the draft model makes of a tree, under the target's law; of temperature 0, that of 1 ranks candidates."""
+
+    def __init__(self, proposer: Grown, ctx: Context, root: Logits):
+        self.proposer, self.ctx, self.root = proposer, ctx, root
+        self.forwards = 1
+        fork = ctx.law.fork()
+        law = replace(fork.law, temperature=1.0) if fork.certain else fork.law
+        self.law = LawState(law, fork.rows, fork.trackers, fork.looks)
+
+    def laws(self, tree: Draft) -> Float[Tensor, "R N_plus_1 Q V"]:
+        """Log-probabilities behind the last known step and behind each node."""
+        logits, state, model = self.root, self.proposer._state, self.proposer.model
+        if tree.slots and state is not None:
+            self.forwards += 1
+            positions = (state.length[:, None] + tree.depth() - 1).clamp(max=model.info.context - 1)
+            tokens = tree.tokens.where(tree.present()[..., None], 0)
+            logits = torch.cat((logits, model(tokens, positions, state, tree.ancestors()).logits), 1)
+        return self.law.fork().block(logits, tree)
+
+
+def estimated(ctx: Context, logp: Float[Tensor, "*rows V"], gumbel: Float[Tensor, "*#rows V"]) -> Tensor:
+    """Log-chance of each token to stand if it is drafted.
+
+    Where drafts share their judge's noise, that noise is known, and what counts is by how much a token wins: the chance
+    is that of the softmax of log-probability plus noise, as if the target's logits differed from these by as much
+    again. Else it is the token's own probability, by which it is drawn.
+    """
+    return logp if ctx.densities else (logp + gumbel).log_softmax(-1)
+
+
+def at_law(logp: Float[Tensor, "*rows Q V"], tokens: Int[Tensor, "*rows Q"]) -> Float[Tensor, "*rows Q"]:
+    """What stands there for each token; for ids that no law knows, anything."""
+    return logp.gather(-1, tokens.clamp(max=logp.shape[-1] - 1)[..., None])[..., 0]

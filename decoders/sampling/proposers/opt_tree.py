@@ -1,0 +1,104 @@
+"""The tree of most accepted steps that so many nodes can make, found anew for each draft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.proposers.base import Context
+from zoo.decoders.sampling.proposers.grown import Grown, Reader, estimated
+
+
+class OptTree(Grown):
+    """The nodes whose ways have the largest product of the draft model's probabilities: no other tree of as many nodes
+    accepts more steps on average, if these are the chances that nodes stand.
+
+    Wang et al., "OPT-Tree" (arXiv 2406.17276). Level by level, the candidates behind the nodes of the last level
+    compete with all nodes so far; it ends where a level adds less than `gain` to the mean. Chances are those of
+    `estimated`: at temperature 0 the probabilities that the authors take.
+
+    Output: identical under the rule `equal`, of the same distribution under `recursive`, for which nodes are certain.
+
+    Cost: a forward pass of the draft model for each level, of the nodes so far.
+
+    Args:
+        model: As of `DraftModel`, able to run trees.
+        cond: As of `DraftModel`.
+        width: Candidates of a node.
+        gain: Steps.
+
+    Raises:
+        ValueError: No width, a gain of 1 or more, which no level has, or below 0.
+    """
+
+    def __init__(self, model: TokenModel, cond: Any = None, width: int = 8, gain: float = 0.05):
+        if width < 1 or not 0 <= gain < 1:
+            raise ValueError(f"{width} candidates, a gain of {gain}; expected 1 or more, and a part of a step, [0, 1)")
+        super().__init__(model, cond)
+        self.width, self.gain = width, gain
+
+    def grow(self, ctx: Context, n: int, reader: Reader) -> Draft:
+        tree = Draft(ctx.tokens[:, :0], torch.zeros_like(ctx.length), ctx.length.new_zeros(ctx.rows, 0))
+        value = reader.root.new_ones(ctx.rows, 1)  # of the last known step, then of each node
+        fresh = torch.ones_like(value, dtype=torch.bool)
+        for level in range(n):
+            found, chance = self._candidates(ctx, reader.laws(tree), level)
+            chance = (chance * value[..., None]).masked_fill(~fresh[..., None], 0)
+            chance = chance.where((ctx.room > level + 1)[:, None, None], 0)
+            before = value.sum(1)
+            tree, value, new = _best(tree, value, found, chance, n)
+            fresh = new & (value.sum(1) - before >= self.gain)[:, None]
+            if not fresh.any():
+                break
+        return Draft(tree.tokens, tree.count, tree.parent, forwards=reader.forwards)
+
+    def _candidates(
+        self, ctx: Context, logp: Float[Tensor, "R S Q V"], level: int
+    ) -> tuple[Int[Tensor, "R S W Q"], Float[Tensor, "R S W"]]:
+        """The best ones behind each slot of the block, as if all lay at that level, and their chances."""
+        steps = (ctx.length + level)[:, None]
+        best = estimated(ctx, logp, ctx.noise.gumbel(steps, *logp.shape[2:])).topk(min(self.width, logp.shape[-1]))
+        tokens, chance = best.indices.transpose(2, 3), best.values.exp().transpose(2, 3)
+        forced = ctx.forced_at(steps)
+        if forced is not None:
+            forced = forced[:, :, None]
+            tokens, chance = torch.where(forced >= 0, forced, tokens), chance.masked_fill(forced >= 0, 1)
+            first = torch.arange(tokens.shape[2], device=tokens.device) == 0
+            chance = chance * (first | (forced < 0).any(-1))[..., None]  # what is fixed altogether is one candidate
+        return tokens, chance.prod(-1)
+
+
+def _best(
+    tree: Draft,
+    value: Float[Tensor, "R N_plus_1"],
+    found: Int[Tensor, "R N_plus_1 W Q"],
+    chance: Float[Tensor, "R N_plus_1 W"],
+    n: int,
+) -> tuple[Draft, Float[Tensor, "R M_plus_1"], Bool[Tensor, "R M_plus_1"]]:
+    """The `n` nodes of most value among those of the tree and those found behind it, and which of them were found.
+
+    No node has more than its parent, and of equal ones the older comes first, so parents come before their children.
+    """
+    old, slot = tree.slots, torch.arange(-1, tree.slots, device=value.device)
+    assert tree.parent is not None
+    tokens = torch.cat((tree.tokens, found.flatten(1, 2)), 1)
+    parent = torch.cat((tree.parent, slot.repeat_interleave(found.shape[2]).expand(len(value), -1)), 1)
+    values = torch.cat((value[:, 1:], chance.flatten(1)), 1)
+    values, order = values.sort(dim=1, descending=True, stable=True)
+    values, order = values[:, :n], order[:, :n]
+    place = torch.full_like(parent, -1).scatter(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
+    above = parent.gather(1, order)
+    parent = torch.where(above < 0, -1, place.gather(1, above.clamp(min=0)))
+    count = (values > 0).sum(1)
+    parent = parent.where(values > 0, -1)
+    row = torch.arange(len(value), device=order.device)[:, None]
+    kept = Draft(tokens[row, order], count, parent)
+    return kept, pad(values, (1, 0), value=1.0), pad((order >= old) & (values > 0), (1, 0), value=False)
