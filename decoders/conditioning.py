@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.decoders.base import DecoderInfo, Output, TokenModel
+from zoo.decoders.durations import DurationPredictor
 from zoo.decoders.embedding import CodeEmbedding
 from zoo.decoders.prefix import Aligned, PrefixConditioning
 from zoo.decoders.state import State
@@ -52,13 +53,13 @@ class Conditions:
         labels: int64 `[R]`, class labels.
         text: int64 `[R, M]`, ids as of `text_ids`; -1 behind the end.
         reference: int64 `[R, T, Q]`, tokens of an example, such as speech of the speaker wanted; -1 behind the end.
-        pace: float `[R]`, how many steps an id of the text takes on average.
+        durations: float `[R, M]`, how many steps each id of the text takes; 0 where there is none. None: predicted.
     """
 
     labels: Int[Tensor, "R"] | None = None
     text: Int[Tensor, "R M"] | None = None
     reference: Int[Tensor, "R T Q"] | None = None
-    pace: Float[Tensor, "R"] | None = None
+    durations: Float[Tensor, "R M"] | None = None
 
     @property
     def given(self) -> dict[str, Tensor]:
@@ -67,7 +68,7 @@ class Conditions:
 
     def rows(self, which: slice) -> Conditions:
         """Some of the rows."""
-        values = self.given if self.pace is None else self.given | {"pace": self.pace}
+        values = self.given if self.durations is None else self.given | {"durations": self.durations}
         return Conditions(**{name: value[which] for name, value in values.items()})
 
     def dropped(self, share: float, noise: Noise, step: int = 0, kinds: Collection[str] = KINDS) -> Conditions:
@@ -105,10 +106,15 @@ class Conditions:
             filled = [_lengthened(part, (count, *shape[1:]), longest) for part in parts]
             device = next(part for part in parts if part is not None).device
             stacked[kind] = torch.cat([part.to(device) for part in filled])
-        paces = [stream.pace for stream in streams if stream is not None and stream.pace is not None]
-        if paces:  # where a stream has none, there is no text
-            every = [getattr(stream, "pace", None) for stream in streams]
-            stacked["pace"] = torch.cat([torch.ones_like(paces[0]) if pace is None else pace for pace in every])
+        times = [getattr(stream, "durations", None) for stream in streams]
+        if any(each is not None for each in times):  # where a stream has none, there is no text
+            ids = stacked["text"]
+            none = torch.zeros(count, 0, device=ids.device)
+            rows = [
+                pad(none if each is None else each, (0, ids.shape[1] - (0 if each is None else each.shape[1])))
+                for each in times
+            ]
+            stacked["durations"] = torch.cat(rows)
         return Conditions(**stacked)
 
 
@@ -126,9 +132,8 @@ class ConditionConfig:
         encoder: Reads a row's kinds, one behind the other, before the decoder does; not causal. Text and references for
             cross-attention or norms need it, as bare ids have no order there; in a prefix, rotary positions of one axis
             give them one.
-        paced: Ids of the text stand, in a prefix, where they are about to be heard: every so many steps as
-            `Conditions.pace` says. There they are added to the tokens, too, so that nothing has to be found before
-            text is of use, and attention mends what is not spoken evenly. Who samples chooses the pace.
+        timed: Ids of the text stand, in a prefix, where they are heard, as `Conditions.durations` says or as is
+            predicted. There they are added to the tokens, too, so that nothing has to be found before text is of use.
     """
 
     width: int
@@ -138,7 +143,7 @@ class ConditionConfig:
     way: Literal["prefix", "cross"] = "cross"
     pooled: tuple[str, ...] = ()
     encoder: TransformerConfig | None = None
-    paced: bool = False
+    timed: bool = False
 
     def __post_init__(self) -> None:
         if not self.kinds or not set(self.pooled) <= set(self.kinds):
@@ -148,8 +153,8 @@ class ConditionConfig:
         ordered = set(self.kinds) - {"labels"} - (set() if self.way == "cross" else set(self.kinds) - set(self.pooled))
         if self.encoder is None and ordered:
             raise ValueError(f"{', '.join(sorted(ordered))} would lose the order of its tokens; give an encoder")
-        if self.paced and (not self.text or self.way != "prefix" or "text" in self.pooled):
-            raise ValueError("a pace is that of a text in a prefix; give text, and way='prefix'")
+        if self.timed and (not self.text or self.way != "prefix" or "text" in self.pooled):
+            raise ValueError("durations are those of a text in a prefix; give text, and way='prefix'")
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -166,7 +171,8 @@ class ConditionEncoder(nn.Module):
         self.tables = nn.ModuleDict({kind: CodeEmbedding(sizes[kind], 0, config.width) for kind in config.kinds})
         self.encoder = Transformer(config.encoder) if config.encoder is not None else None
         self.nothing = nn.Parameter(torch.randn(config.width) * 0.02) if config.pooled else None
-        self.beside = nn.Linear(config.width, config.width, bias=False) if config.paced else None
+        self.beside = nn.Linear(config.width, config.width, bias=False) if config.timed else None
+        self.timing = DurationPredictor(config.text, config.classes) if config.timed else None
 
     def forward(self, rows: int, cond: Conditions | None = None) -> PrefixConditioning:
         """
@@ -175,15 +181,36 @@ class ConditionEncoder(nn.Module):
         """
         cond = cond or Conditions()
         parts = self._embedded(rows, cond)
-        places = self._places(parts, cond.pace) if self.config.paced and cond.text is not None else None
-        sequence, mask, places = self._read([p for kind, p in parts.items() if kind not in self.config.pooled], places)
+        sequence, mask, order = self._read([part for kind, part in parts.items() if kind not in self.config.pooled])
         vector = None
         if self.nothing is not None:
             vector = self._pooled(rows, [part for kind, part in parts.items() if kind in self.config.pooled])
         if sequence is None or self.config.way == "cross":
             return PrefixConditioning(sequence, mask, vector)
-        aligned = None if places is None else self._aligned(sequence, mask, places, cond.pace)
-        return PrefixConditioning(None, None, vector, sequence, mask.sum(1), places, aligned)
+        if self.timing is None or cond.text is None:
+            return PrefixConditioning(None, None, vector, sequence, mask.sum(1))
+        durations = self.durations(cond)
+        places = self._places(parts, durations).gather(1, order)
+        told = self._told(sequence, mask & (places >= 0))
+        return PrefixConditioning(None, None, vector, sequence, mask.sum(1), places, Aligned.lasting(told, durations))
+
+    def durations(self, cond: Conditions) -> Float[Tensor, "R M"]:
+        """Steps that each id of the text takes, given or predicted, without gradient; 0 where there is none.
+
+        Raises:
+            ValueError: Durations that are not one above 0 for each id.
+        """
+        there = cond.text >= 0
+        if cond.durations is None:
+            with torch.no_grad():
+                return self.timing(cond.text, cond.labels)
+        given = cond.durations.to(cond.text.device)
+        if given.shape != cond.text.shape or not (given[there] > 0).all():
+            raise ValueError(
+                f"durations of shape {list(given.shape)} for a text of shape {list(there.shape)}; give one above 0 for"
+                " each id"
+            )
+        return given.float() * there
 
     def _embedded(self, rows: int, cond: Conditions) -> dict[str, tuple[Tensor, Tensor]]:
         """Vectors of each kind that is given, and which of them are there."""
@@ -202,38 +229,29 @@ class ConditionEncoder(nn.Module):
             parts[kind] = table(ids.clamp(min=0), ids[..., 0]), ids[..., 0] >= 0
         return parts
 
-    def _places(self, parts: dict[str, tuple[Tensor, Tensor]], pace: Float[Tensor, "R"] | None) -> Float[Tensor, "R M"]:
-        """Where the vectors of each kind stand: the text from 0 on at its pace, all others before it, in order."""
-        if pace is None or tuple(pace.shape) != (len(parts["text"][0]),) or not (pace > 0).all():
-            raise ValueError(f"this decoder takes a pace above 0 for each row of text, and was given {pace}")
+    def _places(self, parts: dict[str, tuple[Tensor, Tensor]], durations: Float[Tensor, "R M"]) -> Float[Tensor, "R M"]:
+        """Where the vectors of each kind stand: the text in the middle of its times, all others before it, in order."""
         places = []
         for kind, (x, there) in parts.items():
-            index = torch.arange(x.shape[1], device=x.device)
-            if kind not in self.config.pooled:
-                paced = kind == "text"
-                places.append(index * pace[:, None].to(x.device) if paced else index - there.sum(1, keepdim=True))
+            if kind == "text":
+                places.append(durations.cumsum(1) - durations / 2)
+            elif kind not in self.config.pooled:
+                places.append(torch.arange(x.shape[1], device=x.device) - there.sum(1, keepdim=True))
         return torch.cat(places, 1)
 
-    def _aligned(
-        self,
-        sequence: Float[Tensor, "R M C"],
-        mask: Bool[Tensor, "R M"],
-        places: Float[Tensor, "R M"],
-        pace: Float[Tensor, "R"],
-    ) -> Aligned:
-        """The vectors of the text alone, behind those of other kinds or between them."""
-        text = mask & (places >= 0)
+    def _told(self, sequence: Float[Tensor, "R M C"], text: Bool[Tensor, "R M"]) -> Float[Tensor, "R M C"]:
+        """What is told of the text beside the tokens, moved to the front of each row."""
         order = (~text).int().argsort(dim=1, stable=True)
         vectors = LOUDNESS * self.beside(sequence).masked_fill(~text[..., None], 0)
-        vectors = vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[2]))
-        return Aligned(vectors, pace.to(vectors.device))
+        return vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[2]))
 
     def _read(
-        self,
-        parts: list[tuple[Float[Tensor, "R M C"], Bool[Tensor, "R M"]]],
-        places: Float[Tensor, "R M"] | None = None,
-    ) -> tuple[Float[Tensor, "R M C"] | None, Bool[Tensor, "R M"] | None, Float[Tensor, "R M"] | None]:
-        """All that is there of each row moved together to the front, so that it doesn't depend on other rows."""
+        self, parts: list[tuple[Float[Tensor, "R M C"], Bool[Tensor, "R M"]]]
+    ) -> tuple[Float[Tensor, "R M C"], Bool[Tensor, "R M"], Int[Tensor, "R M"]] | tuple[None, None, None]:
+        """All that is there of each row moved together to the front, so that it doesn't depend on other rows.
+
+        Also which of it is there, and from where it came.
+        """
         if not parts:
             return None, None, None
         x, mask = (torch.cat(tensors, 1) for tensors in zip(*parts, strict=True))
@@ -241,11 +259,10 @@ class ConditionEncoder(nn.Module):
         if not order.shape[1]:
             return None, None, None
         x, mask = x.gather(1, order[..., None].expand(-1, -1, x.shape[2])), mask.gather(1, order)
-        places = None if places is None else places.gather(1, order)
         if self.encoder is not None:
-            order = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-            x, _ = self.encoder(x, order, None, mask[:, None].expand(-1, x.shape[1], -1))
-        return x, mask, places
+            numbers = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+            x, _ = self.encoder(x, numbers, None, mask[:, None].expand(-1, x.shape[1], -1))
+        return x, mask, order
 
     def _pooled(self, rows: int, parts: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "R C"]:
         x, mask, _ = self._read(parts)
@@ -269,7 +286,7 @@ class ConditionedDecoder(TokenModel):
         self.encoder = ConditionEncoder(config)
         self.decoder = decoder
         count = sum(parameter.numel() for parameter in self.parameters())
-        kinds = (*config.kinds, "pace") if config.paced else config.kinds
+        kinds = (*config.kinds, "durations") if config.timed else config.kinds
         self._info = replace(decoder.info, conditioning=kinds, parameters=count)
 
     @property
@@ -279,6 +296,14 @@ class ConditionedDecoder(TokenModel):
     def init_state(self, rows: int, max_steps: int, cond: Conditions | None = None) -> State:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not max_steps):
             return self.decoder.init_state(rows, max_steps, self.encoder(rows, cond))
+
+    def durations(self, cond: Conditions) -> Float[Tensor, "R M"]:
+        """Steps that each id of the text of a timed decoder takes; see `ConditionEncoder.durations`."""
+        return self.encoder.durations(cond)
+
+    def duration_loss(self, cond: Conditions) -> Float[Tensor, ""]:
+        """What a timed decoder's predictor of durations is to lower."""
+        return self.encoder.timing.loss(cond.text, cond.labels, cond.durations)
 
     def run(
         self,

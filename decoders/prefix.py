@@ -16,28 +16,38 @@ from zoo.decoders.transformer import Conditioning, Transformer
 
 @dataclass(frozen=True)
 class Aligned:
-    """What is told beside the tokens: vector k stands at the position k times the pace, and between two both count.
+    """What is told beside the tokens: each vector during its own time, ever more mixed with the next one.
 
     Attributes:
-        vectors: 0 behind the end of a row.
-        pace: Steps between two vectors.
+        vectors: Two more than there are times: of nothing, 0, as are those behind the end of a row.
+        bounds: Steps at which the time of each vector begins; the last two are those of the vectors of nothing.
     """
 
     vectors: Float[Tensor, "R M D"]
-    pace: Float[Tensor, "R"]
+    bounds: Float[Tensor, "R M"]
+
+    @classmethod
+    def lasting(cls, vectors: Float[Tensor, "R N D"], durations: Float[Tensor, "R M"]) -> Aligned:
+        """Vectors one behind the other from step 0 on.
+
+        Args:
+            vectors: The first M count; 0 where a row has fewer.
+            durations: In steps; 0 where a row has fewer.
+        """
+        bounds = pad(durations, (1, 0)).cumsum(1)
+        bounds = torch.cat((bounds, bounds[:, -1:] + 1), 1)
+        return cls(pad(vectors, (0, 0, 0, bounds.shape[1] - vectors.shape[1])), bounds)
 
     def at(self, positions: Int[Tensor, "R N"]) -> Float[Tensor, "R N D"]:
-        """What is told at these positions; 0 behind the last vector and where a position is before 0."""
-        place = positions / self.pace[:, None]
-        low, last = place.floor(), self.vectors.shape[1]
-        share = (place - low)[..., None].to(self.vectors.dtype)
-        padded = pad(self.vectors, (0, 0, 0, 1))  # one more vector, of nothing
+        """What is told at these steps; 0 when all is over."""
+        steps = positions.to(self.bounds.dtype).contiguous()
+        index = torch.searchsorted(self.bounds[:, 1:-1].contiguous(), steps, right=True)
+        start, end = self.bounds.gather(1, index), self.bounds.gather(1, index + 1)
+        share = ((steps - start) / (end - start))[..., None].to(self.vectors.dtype)
+        return torch.lerp(self._taken(index), self._taken(index + 1), share)
 
-        def taken(index: Float[Tensor, "R N"]) -> Float[Tensor, "R N D"]:
-            index = index.where(index >= 0, last).clamp(max=last).long()
-            return padded.gather(1, index[..., None].expand(-1, -1, padded.shape[2]))
-
-        return torch.lerp(taken(low), taken(low + 1), share)
+    def _taken(self, index: Int[Tensor, "R N"]) -> Float[Tensor, "R N D"]:
+        return self.vectors.gather(1, index[..., None].expand(-1, -1, self.vectors.shape[2]))
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ class PrefixTransformer(Transformer):
         places = self._places(prefix, lengths) if cond.places is None else self._checked(cond.places, prefix)
         state = super().init_state(rows, slots + prefix.shape[1] if slots else 0, cond)
         if cond.aligned is not None:
-            state.condition |= {"aligned": [cond.aligned.vectors, cond.aligned.pace]}
+            state.condition |= {"aligned": [cond.aligned.vectors, cond.aligned.bounds]}
         if not slots:
             state.condition |= {"prefix": [prefix], "prefix_lengths": [lengths], "prefix_places": [places]}
             return state

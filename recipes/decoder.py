@@ -32,6 +32,7 @@ from zoo.token_facts import TokenFacts, positions_of
 
 IGNORED = -100  # a target that is none
 LOG2 = math.log(2)
+DURATIONS = 0.1  # weight of the loss of predicted durations, which share no weights with anything else
 FACTS = ("vocabulary", "codec", "weights", "labels", "paces", "grid")  # what a data module may know of its tokens
 OPTIMIZATION = Optimization(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
 PREVIEW = Preview()
@@ -104,10 +105,10 @@ class TokenRecipe(LightningModule, ABC):
     """Trains a decoder of tokens; a subclass says what it is asked.
 
     Batches hold `codes`, int64 `[batch, codebook, *grid]`, and `lengths`, how many cells of each are there; for
-    conditioned decoders also `label`, int64 `[batch]`, and `text`, bytes `[batch, byte]` or strings. All that is random
-    in a step is drawn from (seed, number of the batch), so a resumed run equals an uninterrupted one. Precision,
-    gradient accumulation and strategies are the trainer's options; where it accumulates, give epochs of a multiple of
-    as many batches. For fully sharded weights: `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
+    conditioned decoders also `label`, int64 `[batch]`, `text`, bytes `[batch, byte]` or strings, and for timed ones
+    `durations`. All that is random in a step is drawn from (seed, number of the batch), so a resumed run equals an
+    uninterrupted one. Precision, gradient accumulation and strategies are the trainer's options; where it
+    accumulates, give epochs of a multiple of as many batches. For fully sharded weights: `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
     --trainer.strategy.save_distributed_checkpoint=false`.
 
     Args:
@@ -205,6 +206,9 @@ class TokenRecipe(LightningModule, ABC):
         if conditions is not None:
             conditions = conditions.dropped(self.condition_dropout, Noise(self.seed).derive(number))
         loss, self._report, tokens = self.objective(batch, conditions, number)
+        if "durations" in self.decoder.info.conditioning:
+            self._report["durations"] = self.decoder.duration_loss(conditions)
+            loss = loss + DURATIONS * self._report["durations"]
         self.batches += 1
         counts = {"tokens": tokens * self.trainer.world_size}
         return {"loss": loss, "scalars": self._report, "means": {"padding": padding(batch)}, "counts": counts}
@@ -218,8 +222,13 @@ class TokenRecipe(LightningModule, ABC):
         if isinstance(text, list | tuple):
             text = text_ids(text).to(self.device)
         given = {"labels": batch.get("label"), "text": text, "reference": batch.get("reference")}
-        if "pace" in kinds:
-            given["pace"] = batch["lengths"] / (text >= 0).sum(1).clamp(min=1)
+        if "durations" in kinds:
+            if "durations" not in batch:
+                raise UserError(
+                    "this decoder learns when each byte of a text is said, and the data doesn't tell; find it out:"
+                    " python -m zoo.recipes.align SET"
+                )
+            given["durations"] = batch["durations"].float()
         return Conditions(**{kind: given[kind] for kind in kinds})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -14,5 +14,6 @@ def shard(decoder: TokenModel, mesh: DeviceMesh) -> None:
     The weights are gathered whole when the decoder runs: not layer by layer, as `init_state` needs those of all layers.
     """
     fully_shard(decoder, mesh=mesh)
-    for method in ("init_state", "depth"):  # they use weights as `forward` does
+    for method in filter(lambda name: hasattr(decoder, name), ("init_state", "depth", "duration_loss")):
+        # they use weights as `forward` does
         register_fsdp_forward_method(decoder, method)

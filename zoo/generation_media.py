@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from zoo.decoders.layouts import NextScale
 from zoo.generation_codes import Sampling, draw_codes, known_steps, most_frames
 from zoo.generation_request import Request
 from zoo.generation_result import Generated
-from zoo.generation_speech import PAUSE_SECONDS, Piece, Room, pieces_of
+from zoo.generation_speech import PAUSE_SECONDS, Piece, Room, pieces_of, timed
 from zoo.pipeline import check_codec, check_media, refuse
 from zoo.token_facts import TokenFacts
 
@@ -127,14 +128,14 @@ def show(
     prompt = None if request.prompt is None else prompt_codes(request.prompt, codec, facts)
     picture = picture_of(facts, codec, request.size) if codec.info.media == "image" else None
     if picture is not None:
-        shapes, texts, paces = [picture.shape], [request.text or ""], [None]
+        shapes, texts, durations = [picture.shape], [request.text or ""], [None]
     else:
         pieces = pieces_for(decoder, request, codec, prompt)
         before = 0 if prompt is None else prompt.shape[1]
         shapes = [(before + piece.frames,) for piece in pieces]
-        texts, paces = [piece.text for piece in pieces], [piece.pace for piece in pieces]
+        texts, durations = [piece.text for piece in pieces], [piece.durations for piece in pieces]
     ids = [sample + number * PIECE for sample in range(count) for number in range(len(shapes))]
-    cond = request.conditions(decoder, len(ids), texts * count, paces * count)
+    cond = request.conditions(decoder, len(ids), texts * count, durations * count)
     drawn = draw_codes(decoder, facts.layout, shapes * count, ids, cond, sampling, prompt, progress=progress)
     codes = drawn.codes
     if picture is None:
@@ -163,19 +164,33 @@ def pieces_for(decoder: TokenModel, request: Request, codec: Codec, prompt: Int[
             f"a prompt of {before} frames and {request.steps or 'more'} steps make no whole frame more within the"
             f" {context} steps that this decoder was made for; shorten the prompt, or ask for more steps"
         )
-    room, pace = Room(codec.info.frame_rate, most - before, layout.end and decoder.info.causal), pace_of(facts, request)
+    room = Room(codec.info.frame_rate, most - before, layout.end and decoder.info.causal)
     if request.text is None:
         free = request.steps is not None and request.seconds is None
         pieces = [Piece("", room.most if free else room.frames(request.seconds))]
+    elif "durations" in kinds:
+        pieces = timed_pieces(decoder, request, room)
     else:
-        if pace is None or (room.ends and "pace" not in kinds):
+        pace = pace_of(facts, request)
+        if pace is None or room.ends:
             refuse("decoders that speak as fast as they like", speed=request.speed)
-        if request.seconds is None and pace is None and "pace" in kinds:
-            raise UserError("nobody knows how fast this decoder's voices speak; say how long it is to take: --seconds")
         pieces = pieces_of(request.text, room, pace, request.seconds)
     if before and len(pieces) > 1:
         raise UserError("behind a prompt the text must be said in one go; shorten one of them, or leave the prompt out")
     return [replace(piece, frames=min(piece.frames, longest - before)) for piece in pieces]
+
+
+def timed_pieces(decoder: TokenModel, request: Request, room: Room) -> list[Piece]:
+    """What a decoder that knows how long each byte takes is to say, faster or slower if that is asked for."""
+
+    def frames(texts: Sequence[str]) -> list[Float[Tensor, "byte"]]:
+        cond = request.conditions(decoder, len(texts), texts)
+        return [row[row > 0].cpu() for row in decoder.durations(cond)]
+
+    whole = frames([request.text])[0] if request.text.strip() else torch.ones(1)
+    slower = 1 / (request.speed or 1) if request.seconds is None else request.seconds * room.rate / float(whole.sum())
+    pieces = pieces_of(request.text, room, slower * float(whole.mean()), None)
+    return timed(pieces, [slower * each for each in frames([piece.text for piece in pieces])], room)
 
 
 def pace_of(facts: TokenFacts, request: Request) -> float | None:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from zoo import registry
 from zoo.codecs.errors import UserError
@@ -43,17 +46,22 @@ class Request:
     speed: float | None
 
     def conditions(
-        self, decoder: TokenModel, rows: int, texts: Sequence[str] = (), paces: Sequence[float | None] = ()
+        self,
+        decoder: TokenModel,
+        rows: int,
+        texts: Sequence[str] = (),
+        durations: Sequence[Float[Tensor, "byte"] | None] = (),
     ) -> Conditions | None:
-        """Of so many rows, each with its text if there are any; None if there is nothing to tell."""
+        """Of so many rows, each with its text if there are any, and durations if these are known; None for nothing."""
         place = next(decoder.parameters()).device
         parts: dict[str, Any] = {}
         if self.label is not None:
             parts["labels"] = torch.full((rows,), self.label, device=place)
         if any(texts):
             parts["text"] = text_ids(texts).to(place)
-            if "pace" in decoder.info.conditioning:
-                parts["pace"] = torch.tensor(paces, device=place)
+            known = [each for each in durations if each is not None]
+            if known:
+                parts["durations"] = pad_sequence(known, batch_first=True).to(place)
         return Conditions(**parts) if parts else None
 
 

@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
 from zoo.codecs.errors import UserError
 
 PAUSE_SECONDS = 0.15  # between pieces; each has some silence of its own at its ends
@@ -25,12 +28,12 @@ class Piece:
     Attributes:
         text: "" for none.
         frames: How many there will be, or, where the decoder decides, may be.
-        pace: Frames for a byte of the text; None if nobody knows.
+        durations: Frames of each byte of the text, for decoders that take them.
     """
 
     text: str
     frames: int
-    pace: float | None = None
+    durations: Float[Tensor, "byte"] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,15 @@ def pieces_of(text: str, room: Room, pace: float | None, seconds: float | None) 
     else:
         spare = BREATH_SECONDS * room.rate
         counts = [math.ceil(len(piece.encode()) * pace * SLOWEST + spare) for piece in pieces]
-    return [Piece(piece, min(count, room.most), pace) for piece, count in zip(pieces, counts, strict=True)]
+    return [Piece(piece, min(count, room.most)) for piece, count in zip(pieces, counts, strict=True)]
+
+
+def timed(pieces: Sequence[Piece], durations: Sequence[Float[Tensor, "byte"]], room: Room) -> list[Piece]:
+    """The same pieces, whose bytes take so many frames; who decides where to end may take a little longer."""
+    totals = [float(each.sum()) for each in durations]
+    spare = BREATH_SECONDS * room.rate if room.ends else 0
+    counts = [min(room.most, max(1, round(total * (SPREAD if room.ends else 1) + spare))) for total in totals]
+    return [Piece(piece.text, count, each) for piece, count, each in zip(pieces, counts, durations, strict=True)]
 
 
 def cut(text: str, most: int) -> list[str]:

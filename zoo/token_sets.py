@@ -21,6 +21,11 @@ that `datasets` reads, too. One row is one item:
 Codes are nested lists because these arrive everywhere as what they are: `numpy.array(row["codes"])` is
 `[codebook, cells]`, of which `reshape(-1, *row["shape"])` makes the grid; bytes would arrive as a riddle. Within a file
 the values lie in one run, so that nothing is lost by it.
+
+A set of speech may have a `durations.parquet` beside its shards, a row for each of theirs:
+
+    path       string               as above
+    durations  list<int16>          frames of each byte of the text, in order, of which the sum is the length; or null
 """
 
 from __future__ import annotations
@@ -46,6 +51,7 @@ from zoo.codecs.files import AtomicFile, printable
 from zoo.token_set_manifest import Failure, SetManifest, Shard, read_manifest
 
 FAILED = b"zoo.failed"
+DURATIONS = "durations.parquet"
 MOST_INT16 = 1 << 15
 
 
@@ -106,6 +112,11 @@ def pack_shard(items: Sequence[Item], failed: Sequence[Failure], manifest: SetMa
         columns["height"] = pa.array(sizes[:, 0].astype(np.int32))
         columns["width"] = pa.array(sizes[:, 1].astype(np.int32))
     table = pa.table(columns).replace_schema_metadata({FAILED: json.dumps([asdict(failure) for failure in failed])})
+    return packed(table)
+
+
+def packed(table: pa.Table) -> bytes:
+    """A table as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue().to_pybytes()
@@ -184,6 +195,27 @@ class TokenSet:
         return Codes(
             read_shard(self.folder / shard.file, ["codes", "shape"]) for shard in self.manifest.shards if shard.rows
         )
+
+    def durations(self) -> list[Int[ndarray, "byte"] | None] | None:
+        """Frames of each byte of each row's text, None for a row of which they are not known; None: of no row.
+
+        Raises:
+            UserError: The file is damaged, or was made for other rows.
+        """
+        path = self.folder / DURATIONS
+        if not path.is_file():
+            return None
+        found = read_shard(path, ["path", "durations"])
+        if found["path"].to_pylist() != self.table(["path"])["path"].to_pylist():
+            raise UserError(f"{printable(path)}: was made for other rows; delete it, and align the text again")
+        return [None if row is None else np.array(row, np.int64) for row in found["durations"].to_pylist()]
+
+    def write_durations(self, durations: Sequence[Int[ndarray, "byte"] | None]) -> None:
+        """Write them beside the shards, for all rows."""
+        table = self.table(["path"])
+        rows = pa.array([None if row is None else row.astype(np.int16) for row in durations], pa.list_(pa.int16()))
+        with AtomicFile(self.folder / DURATIONS) as file:
+            file.write(packed(table.append_column("durations", rows)))
 
     def tokens(self, row: int) -> Tokens:
         """One row as what `codec.decode` takes.

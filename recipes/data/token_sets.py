@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Int
 from numpy import ndarray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from zoo import registry
 from zoo.codecs.errors import UserError
+from zoo.configs import suggestion
 from zoo.recipes.data.files import held_out, in_turns
 from zoo.recipes.data.length_buckets import LengthBuckets
 from zoo.recipes.data.stream import BatchStream, ResumableDataModule, ResumableLoader
@@ -35,6 +37,8 @@ class TokenSets(ResumableDataModule):
         lengths    int64 [batch], or [batch, 2] for pictures: cells of each item along each axis
         label      int64 [batch], its place in `labels`; -1 without
         text       list of str, "" without; or, with `text="bytes"`, int64 [batch, byte] of UTF-8, -1 behind
+        durations  int64 [batch, byte], frames of each byte of the text, 0 behind; if all sets know them
+                   (`zoo.recipes.align`): items of which they are not known are given without text, then
 
     Which items make training batch i is a pure function of the sets, the settings, the seed and i; each item comes once
     in a round over all. The share of padding is logged. All codes are held in memory, 2 bytes each (4 for codebooks of
@@ -52,6 +56,7 @@ class TokenSets(ResumableDataModule):
         crop: with this, of longer sequences a part that is drawn anew each time.
         bucket_ratio: See `LengthBuckets`.
         text: How texts are given.
+        voices: Labels of the items to use, of speech the speakers (default: all).
         valid_items: Most items to validate on, taken in turn from every label.
         seed: Of the order and of the parts.
         epoch_batches: Batches that make an epoch, on each device.
@@ -71,6 +76,7 @@ class TokenSets(ResumableDataModule):
         crop: bool = False,
         bucket_ratio: float = 1.15,
         text: Literal["text", "bytes"] = "text",
+        voices: list[str] | None = None,
         valid_items: int = 64,
         seed: int = 0,
         epoch_batches: int = 500,
@@ -81,6 +87,7 @@ class TokenSets(ResumableDataModule):
         self.codec, self.weights, self.codebooks = codec, weights, codebooks
         self.batch_cells, self.longest, self.crop = batch_cells, longest or batch_cells, crop
         self.bucket_ratio, self.text, self.valid_items, self.seed = bucket_ratio, text, valid_items, seed
+        self.voices = voices
         self.codebook_sizes: tuple[int, ...] = ()
         self.labels: tuple[str, ...] = ()
         self.paces: tuple[float, ...] = ()
@@ -102,10 +109,10 @@ class TokenSets(ResumableDataModule):
         if not train:
             raise UserError("there is no token set to train on; give one: --data.train_sets='[SET]'")
         self._check([*train, *valid])
-        self.labels = tuple(sorted({label for given in (*train, *valid) for label in given.manifest.labels}))
-        items = Items.of(train, self.labels)
+        self.labels = self._labels([*train, *valid])
+        items = self._wanted(Items.of(train, self.labels))
         if valid:
-            others = Items.of(valid, self.labels)
+            others = self._wanted(Items.of(valid, self.labels))
         else:
             apart = np.array([held_out(path, self.valid_percent) for path in items.paths.to_pylist()])
             if not apart.any() or apart.all():
@@ -162,6 +169,18 @@ class TokenSets(ResumableDataModule):
         self.codebook_sizes = first.codebook_sizes[: self.codebooks]
         self.codec, self.weights = codec, weights  # what a decoder that is trained on them says it writes tokens of
 
+    def _labels(self, sets: Sequence[TokenSet]) -> tuple[str, ...]:
+        """Of the items to use."""
+        there = {label for given in sets for label in given.manifest.labels}
+        for voice in self.voices or ():
+            if voice not in there:
+                raise UserError(f"the sets have no label {voice!r}{suggestion(voice, sorted(there))}")
+        return tuple(sorted(there if self.voices is None else set(self.voices)))
+
+    def _wanted(self, items: "Items") -> "Items":
+        """Those of the labels to use."""
+        return items if self.voices is None else items.only(np.flatnonzero(items.labels >= 0))
+
     def _short(self, items: "Items", purpose: str) -> "Items":
         """Without items that are too long, if these are not cropped."""
         if self.crop and items.shapes.shape[1] > 1:
@@ -179,6 +198,8 @@ class TokenSets(ResumableDataModule):
     def _batches(self, items: "Items") -> "TokenBatches":
         shapes = items.shapes.clip(max=self.longest) if self.crop else items.shapes
         buckets = LengthBuckets(shapes, self.batch_cells, self.bucket_ratio, self.seed)
+        if self.crop:  # nobody knows which bytes are left
+            items = replace(items, durations=None)
         return TokenBatches(items, buckets, len(self.codebook_sizes), self.text, self.seed)
 
 
@@ -192,6 +213,7 @@ class Items:
         shapes: Grid of each item.
         paths, texts: Strings; texts may be null.
         labels: Numbers; -1 without.
+        durations: Frames of each byte of each text, None where not known; None: of none.
     """
 
     codes: list[Codes]
@@ -200,20 +222,24 @@ class Items:
     paths: pa.Array
     texts: pa.Array
     labels: Int[ndarray, "item"]
+    durations: list[Int[ndarray, "byte"] | None] | None = None
 
     @classmethod
     def of(cls, sets: Sequence[TokenSet], labels: Sequence[str]) -> "Items":
         """All rows of all sets."""
         tables = pa.concat_tables([given.table(["path", "text", "label"]) for given in sets]).combine_chunks()
         codes = [given.codes() for given in sets]
-        numbers: dict[str | None, int] = {label: number for number, label in enumerate(labels)} | {None: NOTHING}
+        numbers = {label: number for number, label in enumerate(labels)}
+        known = [given.durations() for given in sets]
+        told = all(each is not None for each in known)
         return cls(
             codes,
             np.concatenate([np.stack([np.full(len(c), k), np.arange(len(c))], 1) for k, c in enumerate(codes)]),
             np.concatenate([found.shapes for found in codes]),
             tables["path"].combine_chunks(),
             tables["text"].combine_chunks(),
-            np.array([numbers[label] for label in tables["label"].to_pylist()], np.int64),
+            np.array([numbers.get(label, NOTHING) for label in tables["label"].to_pylist()], np.int64),
+            [row for each in known for row in each or ()] if told else None,
         )
 
     def __len__(self) -> int:
@@ -225,6 +251,7 @@ class Items:
         return Items(
             self.codes, self.places[chosen], self.shapes[chosen], self.paths.take(pa.array(chosen)),
             self.texts.take(pa.array(chosen)), self.labels[chosen],
+            None if self.durations is None else [self.durations[item] for item in chosen],
         )  # fmt: skip
 
     def paces(self, labels: int) -> tuple[float, ...]:
@@ -276,7 +303,13 @@ class TokenBatches:
             target[(slice(None), *(slice(n) for n in shape))] = grid
         texts = [text or "" for text in self.items.texts.take(pa.array(chosen)).to_pylist()]
         lengths = torch.from_numpy(shapes.astype(np.int64))
-        return {
+        timed = {}
+        if self.items.durations is not None:
+            times = [self.items.durations[item] for item in chosen]
+            texts = ["" if row is None else text for row, text in zip(times, texts, strict=True)]
+            rows = [torch.zeros(0, dtype=torch.int64) if row is None else torch.from_numpy(row) for row in times]
+            timed = {"durations": pad_sequence(rows, batch_first=True)}
+        return timed | {
             "codes": torch.from_numpy(codes),
             "lengths": lengths if lengths.shape[1] > 1 else lengths[:, 0],
             "label": torch.from_numpy(self.items.labels[chosen]),

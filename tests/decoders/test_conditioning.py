@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_decoders import CARDS, random_tokens, small_decoder
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from zoo.decoders.conditioning import BYTES, ConditionConfig, ConditionedDecoder, Conditions, text_ids
+from zoo.decoders.durations import DurationPredictor
 from zoo.decoders.prefix import Aligned, PrefixConditioning
 from zoo.decoders.sampling import Law, Noise, decode, proposers
 from zoo.decoders.transformer import TransformerConfig
@@ -16,7 +19,7 @@ READER = TransformerConfig(width=16, layers=1, heads=2, causal=False)
 WAYS = {
     "prefix": ({"way": "prefix"}, {}),
     "prefix, read first": ({"way": "prefix", "encoder": READER}, {}),
-    "prefix at a pace": ({"way": "prefix", "encoder": READER, "paced": True}, {}),
+    "prefix in time": ({"way": "prefix", "encoder": READER, "timed": True}, {}),
     "cross": ({"encoder": READER}, {"cross": 16}),
     "norms": ({"encoder": READER, "pooled": ("labels", "text", "reference")}, {"adaptive": 16}),
     "speaker by norms, the rest by prefix": (
@@ -28,7 +31,7 @@ COND = Conditions(
     labels=torch.tensor([2, -1, 0]),
     text=text_ids(["hé", "abc", ""]),
     reference=torch.tensor([[[1, 2], [3, 4]], [[5, 6], [-1, -1]], [[-1, -1], [-1, -1]]]),
-    pace=torch.tensor([1.5, 0.5, 1.0]),
+    durations=torch.tensor([[1.5, 1.0, 2.5], [0.5, 0.5, 1.0], [0.0, 0.0, 0.0]]),
 )
 
 
@@ -50,7 +53,7 @@ def of_row(cond: Conditions, row: int) -> Conditions:
     """The row's conditions alone, without padding."""
     text = cond.text[row : row + 1, : int((cond.text[row] >= 0).sum())]
     reference = cond.reference[row : row + 1, : int((cond.reference[row, :, 0] >= 0).sum())]
-    return Conditions(cond.labels[row : row + 1], text, reference, cond.pace[row : row + 1])
+    return Conditions(cond.labels[row : row + 1], text, reference, cond.durations[row : row + 1, : text.shape[1]])
 
 
 def close(ours, theirs):
@@ -124,6 +127,8 @@ def test_gradients_reach_every_weight(model):
     model.train()
     state = model.init_state(6, 0, Conditions.stack([COND, None]))
     model(random_tokens(model, 6, 4), state=state).logits.logsumexp(-1).sum().backward()
+    if "durations" in model.info.conditioning:
+        model.duration_loss(COND).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
@@ -160,50 +165,87 @@ def test_a_prefix_stands_at_the_origin_of_a_grid():
     close(model(tokens[:, 2:], places[:, 2:], state).logits, whole[:, 2:])
 
 
-def test_the_pace_says_how_far_apart_the_ids_of_a_text_stand_and_nothing_else():
-    config, decoder = WAYS["prefix at a pace"]
-    model = conditioned(config, decoder)
-    assert model.info.conditioning == ("labels", "text", "reference", "pace")
+def timed():
+    return conditioned(*WAYS["prefix in time"])
+
+
+def test_durations_say_where_the_ids_of_a_text_stand_and_nothing_else():
+    model = timed()
+    assert model.info.conditioning == ("labels", "text", "reference", "durations")
     tokens = random_tokens(model, 3, 4)
-    faster = Conditions(COND.labels, COND.text, COND.reference, COND.pace * 2)
-    moved = (logits_of(model, tokens, faster) - logits_of(model, tokens, COND)).nan_to_num().abs().amax((1, 2, 3))
+    slower = replace(COND, durations=COND.durations * 2)
+    moved = (logits_of(model, tokens, slower) - logits_of(model, tokens, COND)).nan_to_num().abs().amax((1, 2, 3))
     assert (moved > 1e-4).tolist() == [True, True, False]  # the third row has no text
     found = model.encoder(3, COND)
     assert found.lengths.tolist() == [6, 4, 1]
-    assert found.places[0].tolist() == [-1, 0, 1.5, 3, -2, -1]
-    assert found.places[1, :4].tolist() == [0, 0.5, 1, -1]
+    assert found.places[0].tolist() == [-1, 0.75, 2, 3.75, -2, -1]  # the middle of each id's time
+    assert found.places[1, :4].tolist() == [0.25, 0.75, 1.5, -1]
 
 
-def test_beside_the_tokens_a_text_is_told_at_its_pace_and_nothing_behind_it():
+def test_beside_the_tokens_a_text_is_told_in_its_time_and_nothing_behind_it():
     vectors = torch.tensor([[[1.0], [3.0], [0.0]], [[2.0], [4.0], [8.0]]])
-    told = Aligned(vectors, torch.tensor([2.0, 1.0])).at(torch.tensor([[0, 1, 2, 3, 9], [-1, 0, 1, 2, 3]]))
-    assert told[..., 0].tolist() == [[1, 2, 3, 1.5, 0], [0, 2, 4, 8, 0]]
+    told = Aligned.lasting(vectors, torch.tensor([[2.0, 1.0, 0.0], [1.0, 1.0, 4.0]]))
+    steps = torch.tensor([[0, 1, 2, 3, 9], [0, 1, 2, 3, 9]])
+    assert told.at(steps)[..., 0].tolist() == [[1, 2, 3, 0, 0], [2, 4, 8, 6, 0]]
 
 
-def test_text_is_of_use_to_a_paced_decoder_even_where_attention_finds_nothing():
-    config, decoder = WAYS["prefix at a pace"]
-    model = conditioned(config, decoder)
+def test_durations_as_training_casts_them_tell_something_finite_everywhere():
+    model = timed().float()
+    lasting = torch.tensor([[300.0] + [1.0] * 9])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.encoder(1, Conditions(text=text_ids(["ten bytes!"]), durations=lasting))
+        assert found.aligned.at(torch.arange(400)[None]).isfinite().all()
+
+
+def test_text_is_of_use_to_a_timed_decoder_even_where_attention_finds_nothing():
+    model = timed()
     for layer in model.decoder.transformer.layers:
         torch.nn.init.zeros_(layer.attention.out.weight)
     tokens = random_tokens(model, 3, 4)
-    other = Conditions(COND.labels, text_ids(["hé", "abd", ""]), COND.reference, COND.pace)
+    other = replace(COND, text=text_ids(["hé", "abd", ""]))
     moved = (logits_of(model, tokens, other) - logits_of(model, tokens, COND)).nan_to_num().abs().amax((0, 2, 3))
-    assert (moved > 1e-4).tolist() == [True, True, False, False]  # three ids at a pace of .5 are over before step 2
+    assert (moved > 1e-4).tolist() == [True, True, False, False]  # all three ids are over before step 2
 
 
-@pytest.mark.parametrize("pace", [None, torch.ones(2), torch.tensor([1.0, 0.0, 1.0])])
-def test_a_paced_decoder_asks_for_a_pace(pace):
-    config, decoder = WAYS["prefix at a pace"]
-    model = conditioned(config, decoder)
-    with pytest.raises(ValueError, match="a pace above 0"):
-        model.init_state(3, 4, Conditions(COND.labels, COND.text, pace=pace))
+def test_durations_that_are_not_given_are_those_that_the_decoder_expects():
+    model = timed()
+    tokens, unknown = random_tokens(model, 3, 4), replace(COND, durations=None)
+    expected = model.durations(unknown)
+    assert (expected > 0).tolist() == (COND.text >= 0).tolist() and not expected.requires_grad
+    close(logits_of(model, tokens, unknown), logits_of(model, tokens, replace(COND, durations=expected)))
+    for row in range(3):
+        alone = replace(of_row(COND, row), durations=None)
+        close(model.durations(alone)[0], expected[row, : alone.text.shape[1]])
+    assert not torch.equal(model.durations(replace(unknown, labels=torch.tensor([0, -1, 0])))[0], expected[0])
 
 
-def test_rows_of_conditions_keep_their_pace():
+def test_expected_durations_learn_the_mean():
+    torch.manual_seed(0)
+    predictor = DurationPredictor(BYTES, 0, 8, 1)
+    optimizer = torch.optim.Adam(predictor.parameters(), 0.02)
+    text, durations = text_ids(["aba"] * 4), torch.tensor([[1.0, 8, 2], [5, 8, 2], [1, 8, 4], [5, 8, 4]])
+    for _ in range(300):
+        loss = predictor.loss(text, None, durations)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.testing.assert_close(predictor(text)[0], torch.tensor([3.0, 8.0, 3.0]), rtol=0.02, atol=0)
+    assert predictor.loss(torch.full((2, 3), -1), None, torch.zeros(2, 3)) == 0
+
+
+@pytest.mark.parametrize("durations", [torch.ones(2, 3), torch.tensor([[1.0, 0, 1]] * 3)])
+def test_durations_that_cannot_be_are_refused(durations):
+    with pytest.raises(ValueError, match="one above 0 for"):
+        timed().init_state(3, 4, replace(COND, durations=durations))
+
+
+def test_rows_of_conditions_keep_their_durations():
     some = COND.rows(slice(1, 3))
-    assert some.labels.tolist() == [-1, 0] and some.pace.tolist() == [0.5, 1.0]
-    both = Conditions.stack([COND, None])
-    assert both.pace.tolist() == [1.5, 0.5, 1, 1, 1, 1]
+    assert some.labels.tolist() == [-1, 0] and torch.equal(some.durations, COND.durations[1:])
+    longer = Conditions(text=text_ids(["four"] * 3), durations=torch.ones(3, 4))
+    both = Conditions.stack([COND, None, longer])
+    assert torch.equal(both.durations[:3, :3], COND.durations) and both.durations.shape == (9, 4)
+    assert not both.durations[:3, 3:].any() and not both.durations[3:6].any() and both.durations[6:].all()
 
 
 def test_which_rows_are_dropped_depends_on_seed_row_and_step_alone():
@@ -233,8 +275,8 @@ def test_text_is_bytes_or_what_a_tokenizer_makes_of_it():
         ({"pooled": ("mood",)}, {}, "give sizes"),
         ({}, {"cross": 16}, "reference, text would lose the order"),
         ({"way": "prefix", "pooled": ("text",)}, {}, "text would lose the order"),
-        ({"encoder": READER, "paced": True}, {"cross": 16}, "a text in a prefix"),
-        ({"way": "prefix", "text": 0, "paced": True}, {}, "a text in a prefix"),
+        ({"encoder": READER, "timed": True}, {"cross": 16}, "a text in a prefix"),
+        ({"way": "prefix", "text": 0, "timed": True}, {}, "a text in a prefix"),
         ({"encoder": TransformerConfig(width=16, layers=1, heads=2)}, {"cross": 16}, "not causal"),
     ],
 )
