@@ -332,7 +332,8 @@ def generate_command(
     proposer: Annotated[
         str | None,
         typer.Option(
-            help="Draft ahead: ngram, jacobi, lookahead, or draft:MODEL, a smaller decoder of the same tokens."
+            help="Draft ahead: ngram, jacobi, lookahead, or draft:MODEL, a smaller decoder of the same tokens; masked"
+            " decoders: self."
         ),
     ] = None,
     rule: Annotated[
@@ -341,6 +342,17 @@ def generate_command(
     window: Annotated[int | None, typer.Option(min=1, help="Longest draft in steps; default: 5.")] = None,
     passes: Annotated[
         str | None, typer.Option(help="Masked decoders: passes, 16, or of each codebook in turn, 16,8,4,2.")
+    ] = None,
+    chooser: Annotated[
+        str | None,
+        typer.Option(
+            help="Masked decoders: which places a pass fills: adaptive:MODEL, confidence, entropy, halton,"
+            " learned:FILE, left-to-right, local-leap, margin, prophet, random, remask, rescored, rescored:MODEL, spans"
+            " or threshold; settings come behind the name, as in threshold:0.8."
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Masked decoders: how many places a pass fills: arccos, cosine or linear.")
     ] = None,
     speed: Annotated[float | None, typer.Option(help="Speech: times the speaker's mean pace.")] = None,
     codec: Annotated[
@@ -370,8 +382,8 @@ def generate_command(
             decoder, target, prompt=prompt, text=text, label=label, steps=steps, seconds=seconds,
             size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
             top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
-            passes=None if passes is None else whole_numbers(passes), speed=speed, seed=seed, codec=codec,
-            device=device, progress=progress, stream=show,
+            passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, speed=speed,
+            seed=seed, codec=codec, device=device, progress=progress, stream=show,
         )  # fmt: skip
     facts = found.facts()
     files = [str(file) for file in found.files]

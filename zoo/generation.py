@@ -11,7 +11,9 @@ from zoo import registry
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.tiling import Progress
 from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.choosers import Chooser
 from zoo.decoders.sampling.proposers import Proposer
+from zoo.generation_choice import Made
 from zoo.generation_media import codec_for, show
 from zoo.generation_output import files_of, write_media, write_text
 from zoo.generation_request import request_for, sampling_for
@@ -39,6 +41,8 @@ def generate(
     rule: str | None = None,
     window: int | None = None,
     passes: int | Sequence[int] | None = None,
+    schedule: str | None = None,
+    chooser: str | Chooser | Made | None = None,
     speed: float | None = None,
     seed: int = 0,
     codec: str | Path | None = None,
@@ -64,10 +68,15 @@ def generate(
         temperature, top_k, top_p: See `zoo.decoders.sampling.Law`; the default temperature is .8 for text, else 1.
         guidance: Scale of classifier-free guidance; 1: none.
         proposer: Of drafts: a name in `proposers.NAMES`, "draft:MODEL" for a smaller decoder of the same tokens, or a
-            proposer.
+            proposer. Of masked decoders: "self", which drafts `window` passes ahead; default: 3.
         rule, window: What stands of a draft, by name, and its most slots. Default: "equal" and 5.
         passes: Masked decoders: forward passes, for all codebooks together or for each in turn. Default: 16; where the
             decoder is told which codebook it fills, half as many for each finer one.
+        schedule: Masked decoders: how many places each pass fills, a name in `schedules.SCHEDULES`; default: "cosine",
+            of text "linear".
+        chooser: Masked decoders: which places, as `zoo.generation_choice.CHOOSERS` writes it, such as "threshold:0.8",
+            or a chooser, or what makes it for rows of some conditions. Default: the most confident ones, of pictures
+            with noise.
         speed: Speech: times the mean pace of the speaker.
         seed: Of all that is drawn.
         codec: Name or directory of the codec, if it does not ship with this program.
@@ -86,7 +95,9 @@ def generate(
     used = None if decoder.tokens.vocabulary is not None else codec_for(decoder.tokens, codec, device)
     medium = "text" if used is None else used.info.media
     request = request_for(decoder, medium, prompt, text, label, steps, seconds, size, count, speed)
-    sampling = sampling_for(decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, seed)
+    sampling = sampling_for(
+        decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, schedule, chooser, seed
+    )  # fmt: skip
     if guidance != 1 and request.label is None and request.text is None:
         raise UserError("guidance leads towards a class or a text; give one")
     if stream is not None and (medium != "text" or count != 1 or not decoder.info.causal):

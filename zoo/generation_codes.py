@@ -17,7 +17,8 @@ from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Layout
 from zoo.decoders.layouts.base import Shape
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
-from zoo.decoders.sampling import Law, Noise, Result, choosers, decode_masked, stream
+from zoo.decoders.sampling import Law, Noise, Result, decode_masked, stream
+from zoo.decoders.sampling.choosers import Chooser, Confidence
 from zoo.decoders.sampling.proposers import Outcome, Proposer
 from zoo.token_facts import positions_of
 
@@ -37,8 +38,8 @@ class Sampling:
         proposer: Makes what drafts for rows of these conditions; None: one step at a time.
         rule, window: See `zoo.decoders.sampling.stream`.
         passes: Of masked decoders: for all codebooks together, or for each in turn; (): `PASSES`.
-        schedule: See `zoo.decoders.sampling.decode_masked`.
-        choice: See `zoo.decoders.sampling.choosers.Confidence.temperature`.
+        schedule, ahead: See `zoo.decoders.sampling.decode_masked`.
+        chooser: Makes what chooses the places that are filled, for rows of these conditions.
     """
 
     law: Law
@@ -48,7 +49,8 @@ class Sampling:
     window: int = 5
     passes: tuple[int, ...] = ()
     schedule: str = "cosine"
-    choice: float = 0.0
+    ahead: int = 0
+    chooser: Callable[[Conditions | None], Chooser] = lambda _: Confidence()
 
     def noise(self, ids: Sequence[int]) -> Noise:
         """Of rows of these ids: what a row gets does not depend on what is drawn beside it."""
@@ -180,20 +182,13 @@ class Task:
             raise UserError("steps that are fixed by the layout cannot be filled in; masked decoders need a plain one")
         lengths = torch.tensor([len(steps) for steps in known])
         positions = positions_of(layout, self.model.info, max(self.shapes))
-        asked, total = -1, passes if isinstance(passes, int) else sum(passes)  # the law is asked for once before
-
-        def law(_: float) -> Law:
-            nonlocal asked
-            asked += 1
-            self.report(max(0, asked - 1) / total)
-            return self.sampling.law
-
+        sampling = self.sampling
         result = decode_masked(
-            self.model, pad_sequence(known, batch_first=True, padding_value=-1).to(self.device), passes, law,
-            self.sampling.noise(self.ids), self.sampling.schedule, choosers.Confidence(self.sampling.choice),
+            self.model, pad_sequence(known, batch_first=True, padding_value=-1).to(self.device), passes, sampling.law,
+            sampling.noise(self.ids), sampling.schedule, sampling.chooser(self.cond), ahead=sampling.ahead,
             lengths=None if len(lengths.unique()) == 1 else lengths.to(self.device),
-            cond=self.sampling.conditions(self.cond),
-            positions=None if positions is None else positions.to(self.device),
+            cond=sampling.conditions(self.cond),
+            positions=None if positions is None else positions.to(self.device), report=self.report,
         )  # fmt: skip
         rows = zip(result.codes.cpu(), lengths.tolist(), self.shapes, strict=True)
         return Drawn([layout.unpack(row[None, :length], shape)[0] for row, length, shape in rows], [result])

@@ -19,17 +19,20 @@ from zoo.codecs.files import printable
 from zoo.configs import suggestion
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions, text_ids
+from zoo.decoders.next_scale import NextScaleDecoder
 from zoo.decoders.sampling import Law, proposers, rules
 from zoo.decoders.sampling import guidance as streams_of
+from zoo.decoders.sampling.choosers import Chooser
 from zoo.decoders.sampling.proposers import DraftModel, Proposer
-from zoo.generation_codes import Sampling
+from zoo.generation_choice import Made, chooser_for, schedule_for
+from zoo.generation_codes import Sampling, core
 from zoo.pipeline import refuse
 from zoo.token_facts import TokenFacts
 
 DRAFT = "draft:"
 TEMPERATURE = {"text": 0.8, "audio": 1.0, "image": 1.0}
-CHOICE = {"text": 0.0, "audio": 0.0, "image": 4.5}  # noise in the order of filling in; MaskGIT's pictures take that
-SCHEDULE = {"text": "linear", "audio": "cosine", "image": "cosine"}  # that of text is LLaDA's
+SELF = "self"
+AHEAD = 3  # steps that a masked decoder drafts for itself
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,8 @@ def sampling_for(
     rule: str | None,
     window: int | None,
     passes: int | Sequence[int] | None,
+    schedule: str | None,
+    chooser: str | Chooser | Made | None,
     seed: int,
 ) -> Sampling:
     """How codes of that medium are drawn.
@@ -152,10 +157,17 @@ def sampling_for(
     Raises:
         UserError: Settings out of range, names that do not exist, or what this decoder has no use for.
     """
+    ahead = 0
     if decoder.info.causal:
-        refuse("decoders that go step by step", passes=passes)
+        refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
+    elif isinstance(core(decoder), NextScaleDecoder):
+        refuse("decoders of scales", proposer=proposer, rule=rule, window=window, schedule=schedule, chooser=chooser)
+    elif proposer == SELF:
+        refuse("what a decoder drafts for itself", rule=rule)
+        proposer, window, ahead = None, None, window or AHEAD
     else:
-        refuse("decoders that do not go step by step", proposer=proposer, rule=rule, window=window)
+        refuse(f"decoders that fill in, other than {SELF!r}", proposer=proposer)
+        refuse("decoders that do not go step by step", rule=rule)
     if proposer is None:
         refuse("drawing without drafts; name a proposer", rule=rule, window=window)
     counts = () if passes is None else (passes,) if isinstance(passes, int) else tuple(passes)
@@ -171,7 +183,8 @@ def sampling_for(
     except ValueError as error:
         raise UserError(str(error)) from None
     return Sampling(
-        law, seed, drafts, rule or "equal", window or 5, counts, SCHEDULE[medium], CHOICE[medium]
+        law, seed, drafts, rule or "equal", window or 5, counts, schedule_for(medium, schedule), ahead,
+        chooser_for(decoder, medium, chooser),
     )  # fmt: skip
 
 
