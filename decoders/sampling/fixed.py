@@ -24,14 +24,15 @@ def as_certain(draft: Draft, scores: Scores, ctx: Context) -> tuple[Draft, Score
     fixed = forced >= 0
     nodes = fixed[torch.arange(ctx.rows, device=fixed.device)[:, None], draft.before()]
     tokens = draft.tokens.masked_fill(nodes, 0)
-    logq = None if draft.logq is None else _certain(draft.logq, nodes)
-    return replace(draft, tokens=tokens, logq=logq), scores._replace(logp=_certain(scores.logp, fixed))
+    logq = None if draft.logq is None else certain(draft.logq, nodes)
+    return replace(draft, tokens=tokens, logq=logq), scores._replace(logp=certain(scores.logp, fixed))
 
 
-def _certain(logp: Float[Tensor, "*rows V"], where: Bool[Tensor, "*rows"]) -> Float[Tensor, "*rows V"]:
+def certain(logp: Float[Tensor, "*rows V"], where: Bool[Tensor, "*rows"]) -> Float[Tensor, "*rows V"]:
+    """The laws, with token 0 for certain where something is fixed."""
     first = torch.full_like(logp[..., 0], 0)[..., None]
-    certain = torch.cat((first, torch.full_like(logp[..., 1:], -torch.inf)), -1)
-    return torch.where(where[..., None], certain, logp)
+    fixed = torch.cat((first, torch.full_like(logp[..., 1:], -torch.inf)), -1)
+    return torch.where(where[..., None], fixed, logp)
 
 
 def restored(verified: Verified, ctx: Context) -> Verified:
@@ -49,7 +50,7 @@ def log_probs(
     last, forced = verified.next, ctx.forced_at(seen.steps)
     if forced is not None:
         fixed = forced[row, slot_of(verified)] >= 0
-        last, laws = last.masked_fill(fixed, 0), _certain(laws, fixed)
+        last, laws = last.masked_fill(fixed, 0), certain(laws, fixed)
     if not judged.slots:
         return ctx.law.log_prob(laws, last)[:, None]
     nodes = ctx.law.log_prob(seen.logp[row[:, None], judged.before()], judged.tokens)

@@ -87,13 +87,18 @@ class Target:
         if not self.info.depth or self.info.codebooks == 1:
             return verified, scores.logp[row, slot]
         next = verified.next.clone()
-        hidden = self._hidden[torch.arange(len(self._hidden), device=row.device), self._copied(slot)][:, None]
-        gumbel = noise.gumbel(scores.steps[row, slot][:, None], self.info.codebooks, self.info.vocabulary)
+        gumbel = noise.gumbel(scores.steps[row, slot][:, None], self.info.codebooks, self.info.vocabulary)[:, 0]
         for book in range(1, self.info.codebooks):
-            logits = self.model.depth(hidden, self._copied(next.clamp(min=0))[:, None])
-            logp = self.law(self.law.combine(logits))
-            next[:, book] = torch.where(next[:, book] < 0, draw(logp, gumbel)[:, 0, book], next[:, book])
-        return verified._replace(next=next), logp[:, 0]
+            logp = self.within(slot, next)
+            next[:, book] = torch.where(next[:, book] < 0, draw(logp, gumbel)[:, book], next[:, book])
+        return verified._replace(next=next), logp
+
+    def within(self, slot: Int[Tensor, "R"], codes: Int[Tensor, "R Q"]) -> Float[Tensor, "R Q V"]:
+        """Laws of the codes of the step behind a slot of the last block, each given those before it; -1 is unknown."""
+        row = torch.arange(len(self._hidden), device=slot.device)
+        hidden = self._hidden[row, self._copied(slot)][:, None]
+        logits = self.model.depth(hidden, self._copied(codes.clamp(min=0))[:, None])
+        return self.law(self.law.combine(logits))[:, 0]
 
     def commit(self, verified: Verified, count: Int[Tensor, "R"]) -> None:
         """Make the last known step and the first `count` - 1 accepted nodes steps of the past; 0 commits nothing."""
@@ -104,6 +109,22 @@ class Target:
         row = torch.arange(self.rows, device=count.device)
         self.hidden = self._hidden[row, slot_of(verified)]
         self.state.commit(index, self._copied(count))
+
+    def select(self, rows: Int[Tensor, "S"]) -> None:
+        """Row s becomes a copy of row `rows[s]`: its past, its law and its positions. Rows may repeat and be left out.
+
+        Between `commit` and the next `score`.
+        """
+        every = torch.cat([rows + stream * self.rows for stream in range(self.copies)])
+        if len(rows) == self.rows:
+            self.state.reorder(every)
+        else:
+            self.state = self.state.select(every)
+        self.law = self.law.fork(rows)
+        self.hidden = None if self.hidden is None else self.hidden[rows]
+        if self.positions is not None and len(self.positions) > 1:
+            self.positions = self.positions[rows]
+        self.rows = len(rows)
 
     def _copied(self, x: Tensor) -> Tensor:
         """One copy for each stream; tensors with a row axis of 1 fit as they are."""
