@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
 
-from zoo.decoders.fast import for_decoding
+from zoo.decoders.fast import BrainLinear, for_decoding
 from zoo.decoders.sampling import Law, decode
 
 
@@ -30,12 +30,13 @@ def test_a_head_that_shares_its_table_goes_on_sharing_it():
     assert not model.embedding.table.weight.is_contiguous()
 
 
-def test_half_the_bits_give_nearly_the_same_logits_to_each_row_on_its_own():
+@pytest.mark.parametrize(("weights", "rounding"), [(torch.float16, 2**-7), (torch.bfloat16, 2**-3)])
+def test_half_the_bits_give_nearly_the_same_logits_to_each_row_on_its_own(weights, rounding):
     plain = small_decoder(cards=(11,), tied=True, qkv_bias=True).float()
-    model = for_decoding(copy.deepcopy(plain), torch.float16)
+    model = for_decoding(copy.deepcopy(plain), weights)
     tokens = random_tokens(model, 3, 5)
     logits, expected = model(tokens).logits, plain(tokens).logits
-    assert 0 < (logits - expected).abs().max() < expected.std() * 2**-7  # weights are rounded by up to 2**-12
+    assert 0 < (logits - expected).abs().max() < expected.std() * rounding
     for row in range(3):
         torch.testing.assert_close(model(tokens[row : row + 1]).logits[0], logits[row], rtol=0, atol=1e-5)
 
@@ -50,6 +51,24 @@ def test_weights_of_half_the_bits_decode_with_the_same_loop_and_memory():
     packed = decode(for_decoding(halved, torch.float16), prompt, 20, Law(temperature=0))
     assert torch.equal(packed.codes, expected.codes)
     torch.testing.assert_close(packed.logp, expected.logp)
+
+
+def test_a_matrix_of_whole_numbers_with_row_scales_is_not_rounded_to_bfloat16():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(40, 30)
+    whole = torch.randint(-127, 128, (30, 40))
+    whole[:, 0] = 127
+    linear.weight.data = whole * torch.rand(30, 1)
+    x = torch.randint(-2, 3, (5, 40)).float()
+    close = torch.nn.functional.linear(x, linear.weight, linear.bias)
+    torch.testing.assert_close(BrainLinear(linear)(x), close, rtol=2**-8, atol=2**-8)  # of the output alone
+
+
+def test_a_block_of_rows_gives_each_what_it_gives_it_alone():
+    torch.manual_seed(0)
+    layer, x = BrainLinear(torch.nn.Linear(64, 48)), torch.randn(9, 64)
+    alone = torch.cat([layer(row[None]) for row in x])
+    assert torch.equal(layer(x), alone)
 
 
 @pytest.mark.parametrize(
