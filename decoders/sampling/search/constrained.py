@@ -37,7 +37,8 @@ def constrained_beam_search(
     have come equally far with the phrases form a bank, the best of each bank are found as in grid beam search (Hokamp
     and Liu, arXiv 1704.07138), and the width is dealt out to the banks in turns, the furthest first. How far each
     phrase is, says its automaton (Knuth, Morris and Pratt, 1977), so that a phrase that is broken off resumes where it
-    can. No token ends a path before all phrases stand, and none is allowed behind which there is no room for the rest.
+    can. No token ends a path before all phrases stand, and none is allowed behind which there is no room for the rest,
+    one phrase behind the other: so phrases overlap where that is probable, and not because room is short.
 
     Exactness: approximate; that the phrases stand is certain.
     Cost: that of `beam_search`, and a sorting of all tokens for each token of the phrases.

@@ -30,10 +30,10 @@ def diverse_beam_search(
 ) -> Ranked:
     """As `beam_search`, in groups that are searched one behind the other in each step.
 
-    Vijayakumar et al., "Diverse Beam Search" (arXiv 1610.02424), with the Hamming distance: `diversity` is taken off a
-    token's log-probability for each path of an earlier group that has just chosen it, in the choice alone. Scores are
-    those of `beam_search`. What ends is put aside in each group by itself, so that the candidates are the best
-    width / groups of each.
+    Vijayakumar et al., "Diverse Beam Search" (arXiv 1610.02424), with the Hamming distance: in the choice alone,
+    `diversity` is taken off a token's log-probability for each of the best paths of earlier groups that has it at this
+    step. Scores are those of `beam_search`. What ends is put aside in each group by itself, so that the candidates are
+    the best width / groups of each.
 
     Exactness: approximate. Cost: that of `beam_search` of this width.
 
@@ -67,8 +67,8 @@ class _Apart:
             malus = self.diversity * chosen
             best.append(best_steps(score[part], logp[part], malus))
             going.append(best_steps(score[part], going_on(logp[part], ending[part]), malus))
-            lives = torch.isfinite(going[-1].score).to(chosen.dtype)
-            for tokens, there in zip(going[-1].tokens.unbind(1), lives.unbind(1), strict=True):
+            there_is = torch.isfinite(best[-1].score).to(chosen.dtype)
+            for tokens, there in zip(best[-1].tokens.unbind(1), there_is.unbind(1), strict=True):
                 chosen = chosen.scatter_add(2, tokens[..., None], there[:, None, None].expand(-1, tokens.shape[1], 1))
         return _woven(best), _woven(going)
 
