@@ -166,7 +166,7 @@ def sampling_for(
         refuse("what a decoder drafts for itself", rule=rule)
         proposer, window, ahead = None, None, window or AHEAD
     else:
-        refuse(f"decoders that fill in, other than {SELF!r}", proposer=proposer)
+        refuse(f"decoders that do not go step by step, unless it is {SELF!r}", proposer=proposer)
         refuse("decoders that do not go step by step", rule=rule)
     if proposer is None:
         refuse("drawing without drafts; name a proposer", rule=rule, window=window)

@@ -161,7 +161,7 @@ def test_the_help_names_every_chooser_and_schedule(run):
         (["--chooser", "learned:nowhere"], "nowhere: cannot be read as a filter"),
         (["--chooser", "adaptive:DRAW"], "is of another layout"),
         (["--schedule", "cosinus"], "there is no schedule 'cosinus'; did you mean 'cosine'?"),
-        (["--proposer", "ngram"], "proposer means nothing for decoders that fill in, other than 'self'"),
+        (["--proposer", "ngram"], "unless it is 'self'"),
         (["--proposer", "self", "--rule", "equal"], "rule means nothing for what a decoder drafts for itself"),
         (["--window", 3], "name a proposer"),
     ],
