@@ -132,6 +132,6 @@ def train_acceptance(
         loss.backward()
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     head.eval()
     return losses

@@ -30,18 +30,17 @@ class DySpec(Grown):
     at most as many as nodes. The GPU is asked once a node.
 
     Args:
-        model: As of `DraftModel`, able to run trees.
-        cond: As of `DraftModel`.
+        model, cond, sharp: See `Grown`.
         least: Where no node has as much of a chance, the tree ends.
 
     Raises:
         ValueError: A chance outside (0, 1).
     """
 
-    def __init__(self, model: TokenModel, cond: Any = None, least: float = 0.01):
+    def __init__(self, model: TokenModel, cond: Any = None, least: float = 0.01, sharp: float = 2.0):
         if not 0 < least < 1:
             raise ValueError(f"nodes of a chance of {least} or more; expected one between 0 and 1")
-        super().__init__(model, cond)
+        super().__init__(model, cond, sharp)
         self.least = least
 
     def grow(self, ctx: Context, n: int, reader: Reader) -> Draft:
@@ -64,7 +63,7 @@ class DySpec(Grown):
             noise = ctx.noise.derive(slot) if drawn else ctx.noise
             gumbel = noise.gumbel(steps, *logq.shape[1:])
             token = draw(logq[:, None], gumbel)
-            chance = at_law(estimated(ctx, logq[:, None], gumbel), token)[:, 0].exp()
+            chance = at_law(estimated(ctx, logq[:, None], gumbel, self.sharp), token)[:, 0].exp()
             token, forced = ctx.fix(token, steps), ctx.forced_at(steps)
             if forced is not None:
                 chance = chance.masked_fill(forced[:, 0] >= 0, 1)

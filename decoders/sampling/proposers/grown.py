@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import LawState
 from zoo.decoders.sampling.proposers.base import Context
@@ -21,7 +23,21 @@ class Grown(DraftModel):
 
     Nothing of the tree is kept: what came out of it is read again with the next round's first pass, which is due
     anyway.
+
+    Args:
+        model: As of `DraftModel`, able to run trees.
+        cond: As of `DraftModel`.
+        sharp: See `estimated`.
+
+    Raises:
+        ValueError: A sharpness of 0 or less.
     """
+
+    def __init__(self, model: TokenModel, cond: Any = None, sharp: float = 2.0):
+        if sharp <= 0:
+            raise ValueError(f"chances of sharpness {sharp}; expected more than 0")
+        super().__init__(model, cond)
+        self.sharp = sharp
 
     def start(self, ctx: Context) -> None:
         super().start(ctx)
@@ -61,14 +77,17 @@ class Reader:
         return self.law.fork().block(logits, tree)
 
 
-def estimated(ctx: Context, logp: Float[Tensor, "*rows V"], gumbel: Float[Tensor, "*#rows V"]) -> Tensor:
+def estimated(
+    ctx: Context, logp: Float[Tensor, "*rows V"], gumbel: Float[Tensor, "*#rows V"], sharp: float = 1.0
+) -> Float[Tensor, "*rows V"]:
     """Log-chance of each token to stand if it is drafted.
 
     Where drafts share their judge's noise, that noise is known, and what counts is by how much a token wins: the chance
-    is that of the softmax of log-probability plus noise, as if the target's logits differed from these by as much
-    again. Else it is the token's own probability, by which it is drawn.
+    is that of the softmax of `sharp` times log-probability plus noise, as if the target's logits differed from these by
+    Gumbel noise over `sharp`. At temperature 0 and a sharpness of 1 these are the model's probabilities. Else it is the
+    token's own probability, by which it is drawn.
     """
-    return logp if ctx.densities else (logp + gumbel).log_softmax(-1)
+    return logp if ctx.densities else (sharp * (logp + gumbel)).log_softmax(-1)
 
 
 def at_law(logp: Float[Tensor, "*rows Q V"], tokens: Int[Tensor, "*rows Q"]) -> Float[Tensor, "*rows Q"]:

@@ -43,10 +43,10 @@ class Heads(Proposer):
         self._tree: Tree
 
     def start(self, ctx: Context) -> None:
-        info, product = ctx.model.info, self.heads.products[0]
-        if tuple(product.cards) != info.cards or product.product.in_features != info.width:
+        info, made = ctx.model.info, self.heads.config
+        if tuple(made.cards) != info.cards or made.width != info.width:
             raise ValueError(
-                f"heads of the cards {tuple(product.cards)} on hidden states of width {product.product.in_features}, a "
+                f"heads of the cards {tuple(made.cards)} on hidden states of width {made.width}, a "
                 f"target of {info.cards} and {info.width}; give heads made for it"
             )
         width = min(self.width, *info.cards)

@@ -21,15 +21,15 @@ class OptTree(Grown):
 
     Wang et al., "OPT-Tree" (arXiv 2406.17276). Level by level, the candidates behind the nodes of the last level
     compete with all nodes so far; it ends where a level adds less than `gain` to the mean. Chances are those of
-    `estimated`: at temperature 0 the probabilities that the authors take.
+    `estimated`; the authors take probabilities as they are, which makes trees wide where a draft model is right more
+    often than it knows.
 
     Output: identical under the rule `equal`, of the same distribution under `recursive`, for which nodes are certain.
 
     Cost: a forward pass of the draft model for each level, of the nodes so far.
 
     Args:
-        model: As of `DraftModel`, able to run trees.
-        cond: As of `DraftModel`.
+        model, cond, sharp: See `Grown`.
         width: Candidates of a node.
         gain: Steps.
 
@@ -37,10 +37,10 @@ class OptTree(Grown):
         ValueError: No width, a gain of 1 or more, which no level has, or below 0.
     """
 
-    def __init__(self, model: TokenModel, cond: Any = None, width: int = 8, gain: float = 0.05):
+    def __init__(self, model: TokenModel, cond: Any = None, width: int = 8, gain: float = 0.05, sharp: float = 2.0):
         if width < 1 or not 0 <= gain < 1:
             raise ValueError(f"{width} candidates, a gain of {gain}; expected 1 or more, and a part of a step, [0, 1)")
-        super().__init__(model, cond)
+        super().__init__(model, cond, sharp)
         self.width, self.gain = width, gain
 
     def grow(self, ctx: Context, n: int, reader: Reader) -> Draft:
@@ -63,7 +63,9 @@ class OptTree(Grown):
     ) -> tuple[Int[Tensor, "R S W Q"], Float[Tensor, "R S W"]]:
         """The best ones behind each slot of the block, as if all lay at that level, and their chances."""
         steps = (ctx.length + level)[:, None]
-        best = estimated(ctx, logp, ctx.noise.gumbel(steps, *logp.shape[2:])).topk(min(self.width, logp.shape[-1]))
+        best = estimated(ctx, logp, ctx.noise.gumbel(steps, *logp.shape[2:]), self.sharp).topk(
+            min(self.width, logp.shape[-1])
+        )
         tokens, chance = best.indices.transpose(2, 3), best.values.exp().transpose(2, 3)
         forced = ctx.forced_at(steps)
         if forced is not None:

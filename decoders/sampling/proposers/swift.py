@@ -13,20 +13,22 @@ from torch import Tensor
 
 from zoo.decoders.autoregressive import PartialDecoder
 from zoo.decoders.sampling.draft import Draft
+from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.proposers.base import Context
 from zoo.decoders.sampling.proposers.choice import by_row
 from zoo.decoders.sampling.proposers.early_exit import EarlyExit
-from zoo.decoders.sampling.proposers.grown import at_law, estimated
+from zoo.decoders.sampling.proposers.grown import at_law
 from zoo.decoders.state import State
 
 
 class Swift(EarlyExit):
     """Drafts with the set of layers that, of those tried so far, agrees best with what the target has given.
 
-    Xia et al., "SWIFT" (arXiv 2410.06916). The first `trials` rounds each try one more set, on up to `context` steps
-    that came since the run began: how probable they are, step by step, without the layers left out. Each row takes the
-    set that is best for it. The first and the last layer always run. Sets are drawn at random, the first one evenly
-    spaced; the authors have a Gaussian process propose some of them.
+    Xia et al., "SWIFT" (arXiv 2410.06916). Each round tries one set, in turn, on what came since the run began: how
+    often it would have given the same step (under rules whose drafts have noise of their own: how probable the step
+    is). Once each was tried on `context` steps, the search ends. Each row takes the set that is best for it. The first
+    and the last layer always run. Sets are drawn at random, the first one evenly spaced; the authors have a Gaussian
+    process propose some of them.
 
     Output: identical under the rule `equal`; other rules get the laws that it drew from.
 
@@ -35,7 +37,7 @@ class Swift(EarlyExit):
 
     Args:
         share: Of all layers, how many are left out.
-        trials: Sets that are tried, at most all that there are.
+        trials: How many sets there are to try, at most all.
         context: Steps that sets are tried on.
         confident: Where drafts end early; see `draw_chain`.
         seed: Of the sets.
@@ -53,17 +55,18 @@ class Swift(EarlyExit):
         super().__init__((), confident)
         self.share, self.trials, self.context, self.seed = share, trials, context, seed
         self._parts: list[PartialDecoder]
-        self._tried: int
+        self._next: int  # which set is tried next
+        self._settled: set[int]  # those that were tried on as much as they are to be
         self._best: Int[Tensor, "R"]
-        self._agrees: Float[Tensor, "R"]
+        self._agrees: Float[Tensor, "R sets"]
         self._begin: Int[Tensor, "R"]
         self._memory: State | None  # of the target, as the run began
 
     def start(self, ctx: Context) -> None:
         model = self.checked(ctx)
         self._parts = [PartialDecoder(model, depths) for depths in self._sets(model.info.layers)]
-        self._tried, self._best = 0, torch.zeros_like(ctx.length)
-        self._agrees = torch.full_like(self._best, -torch.inf, dtype=torch.float32)
+        self._next, self._settled, self._best = 0, set(), torch.zeros_like(ctx.length)
+        self._agrees = torch.zeros(ctx.rows, len(self._parts), device=ctx.length.device)
         self._begin, self._memory = ctx.length, ctx.state.select(torch.arange(ctx.state.rows, device=ctx.length.device))
 
     def propose(self, ctx: Context, n: int) -> Draft:
@@ -94,7 +97,7 @@ class Swift(EarlyExit):
         longest = int(came.max())
         if self._memory is None or not longest:
             return 0
-        part, copies = self._parts[self._tried], self._memory.rows // ctx.rows
+        part, copies = self._parts[self._next], self._memory.rows // ctx.rows
         row, slot = torch.arange(ctx.rows, device=came.device)[:, None], torch.arange(longest, device=came.device)
         there = slot < came[:, None]
         index = (self._begin[:, None] + slot).where(there, 0)
@@ -102,11 +105,17 @@ class Swift(EarlyExit):
         places = (self._memory.length[:, None] + slot).clamp(max=ctx.model.info.context - 1)
         logits = ctx.law.combine(part(read, places, self._memory).logits)
         logp = ctx.law.law.tempered(logits)
-        chance = at_law(estimated(ctx, logp, ctx.noise.gumbel(index, *logp.shape[2:])), ctx.tokens[row, index])
-        agrees = (chance.exp().prod(-1) * there).sum(1) / came
-        better = agrees > self._agrees
-        self._best = torch.where(better, self._tried, self._best)
-        self._agrees, self._tried = torch.where(better, agrees, self._agrees), self._tried + 1
-        if self._tried == len(self._parts):
+        came_there = ctx.tokens[row, index]
+        if ctx.densities:
+            agrees = at_law(logp, came_there).exp().prod(-1)
+        else:
+            drafted = ctx.fix(draw(logp, ctx.noise.gumbel(index, *logp.shape[2:])), index)
+            agrees = (drafted == came_there).all(-1).float()
+        self._agrees[:, self._next] = (agrees * there).sum(1) / came.clamp(min=1)
+        self._best = self._agrees.argmax(1)
+        if ((came == self.context) | (ctx.room < 2)).all():
+            self._settled.add(self._next)
+        self._next = (self._next + 1) % len(self._parts)
+        if len(self._settled) == len(self._parts):
             self._memory = None
         return 1
