@@ -6,7 +6,9 @@ Ankner et al., "Hydra" (arXiv 2402.05109): it reads the steps between, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,11 +25,17 @@ class HeadsConfig:
     """Shape of heads.
 
     Attributes:
+        cards: Tokens of each codebook of the decoder whose hidden states they read.
+        width: Of these hidden states.
+        specials: Input-only ids behind each card of that decoder.
         heads: How many steps they look ahead, beyond the one that the decoder itself gives.
         blocks: Residual blocks of each.
         sequential: A head reads the steps between the hidden state's and its own (Hydra).
     """
 
+    cards: tuple[int, ...]
+    width: int
+    specials: int = 0
     heads: int = 4
     blocks: int = 1
     sequential: bool = False
@@ -36,27 +44,59 @@ class HeadsConfig:
         if self.heads < 1 or self.blocks < 1:
             raise ValueError(f"{self.heads} heads of {self.blocks} blocks; give at least one of each")
 
+    @staticmethod
+    def of(info: DecoderInfo, heads: int = 4, blocks: int = 1, sequential: bool = False) -> HeadsConfig:
+        """For a decoder of which these are the facts."""
+        return HeadsConfig(info.cards, info.width, info.specials, heads, blocks, sequential)
+
+
+@dataclass(frozen=True)
+class HeadsInfo:
+    """Facts about heads.
+
+    Attributes:
+        cards, width, specials, heads, sequential: See `HeadsConfig`.
+        parameters: Number of trainable scalars.
+        conditioning: Nothing: what the decoder is told, its hidden states know.
+    """
+
+    cards: tuple[int, ...]
+    width: int
+    specials: int
+    heads: int
+    sequential: bool
+    parameters: int
+    conditioning: tuple[str, ...] = ()
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
 
 class MultiTokenHeads(nn.Module):
     """Head i of a slot gives the law of the step i + 2 behind it, as the decoder itself gives that of the next one.
 
     Only the heads are trained: give them hidden states that were computed without gradients.
-
-    Args:
-        info: Of the decoder whose hidden states they read.
     """
 
-    def __init__(self, config: HeadsConfig, info: DecoderInfo):
+    config_class: ClassVar[type[HeadsConfig]] = HeadsConfig
+
+    def __init__(self, config: HeadsConfig):
         super().__init__()
-        self.config, width = config, info.width
+        self.config, width = config, config.width
         self.blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks))) for _ in range(config.heads)
         )
-        self.products = nn.ModuleList(CodeHeads(info.cards, width) for _ in range(config.heads))
-        self.embedding = CodeEmbedding(info.cards, info.specials, width) if config.sequential else None
+        self.products = nn.ModuleList(CodeHeads(config.cards, width) for _ in range(config.heads))
+        self.embedding = CodeEmbedding(config.cards, config.specials, width) if config.sequential else None
         self.between = nn.ModuleList(
             nn.Linear((head + 1) * width, width, bias=False) for head in range(config.heads if config.sequential else 0)
         )
+
+    @property
+    def info(self) -> HeadsInfo:
+        config = self.config
+        parameters = sum(parameter.numel() for parameter in self.parameters())
+        return HeadsInfo(config.cards, config.width, config.specials, config.heads, config.sequential, parameters)
 
     @torch.no_grad()
     def start_from(self, decoder: AutoregressiveDecoder) -> None:
@@ -92,24 +132,32 @@ class MultiTokenHeads(nn.Module):
             x = x + self.between[head](vectors.flatten(2))
         return self.products[head](self.blocks[head](x))
 
-    def losses(self, hidden: Float[Tensor, "R N D"], tokens: Int[Tensor, "R N Q"]) -> Float[Tensor, "heads"]:
-        """Cross-entropy of each head over all slots that have a target, nats a code; NaN for heads beyond the end.
+    def ahead(
+        self, hidden: Float[Tensor, "R N D"], tokens: Int[Tensor, "R T Q"]
+    ) -> Iterator[tuple[Float[Tensor, "R M Q V"], Int[Tensor, "R M Q"]]]:
+        """What each head says of all slots behind which its step comes, and that step; M is 0 if there are none.
 
         Args:
-            tokens: The steps of the slots themselves. Input-only ids are read and not asked for.
+            hidden: Of all slots but the last two, or of more, which are not read.
+            tokens: The steps of the slots themselves. Input-only ids are read and not asked for: they are -1.
         """
-        cards = torch.tensor(self.products[0].cards, device=tokens.device)
-        found = []
+        cards = torch.tensor(self.config.cards, device=tokens.device)
         for head in range(self.config.heads):
             slots = max(tokens.shape[1] - head - 2, 0)
             between = None
             if self.config.sequential:
                 between = torch.stack([tokens[:, step : step + slots] for step in range(1, head + 2)], 2)
             targets = tokens[:, head + 2 :]
-            targets = targets.where(targets < cards, -1)
-            logits = self(hidden[:, :slots], head, between)
-            found.append(cross_entropy(logits.permute(0, 3, 1, 2), targets, ignore_index=-1))
-        return torch.stack(found)
+            yield self(hidden[:, :slots], head, between), targets.where(targets < cards, -1)
+
+    def losses(self, hidden: Float[Tensor, "R N D"], tokens: Int[Tensor, "R T Q"]) -> Float[Tensor, "heads"]:
+        """Cross-entropy of each head over all slots that have a target, nats a code; NaN for heads beyond the end."""
+        return torch.stack(
+            [
+                cross_entropy(logits.permute(0, 3, 1, 2), targets, ignore_index=-1)
+                for logits, targets in self.ahead(hidden, tokens)
+            ]
+        )
 
 
 class ResidualBlock(nn.Module):

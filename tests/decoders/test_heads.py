@@ -12,7 +12,7 @@ from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 @pytest.fixture(params=[False, True], ids=["medusa", "hydra"])
 def heads(request):
     torch.manual_seed(0)
-    return MultiTokenHeads(HeadsConfig(3, sequential=request.param), small_decoder(specials=1).info).double()
+    return MultiTokenHeads(HeadsConfig.of(small_decoder(specials=1).info, 3, sequential=request.param)).double()
 
 
 def between_of(heads, tokens, head):
@@ -31,7 +31,7 @@ def test_heads_begin_as_the_decoders_own_head(heads):
 
 
 def test_only_sequential_heads_read_the_steps_between_and_need_them():
-    hydra = MultiTokenHeads(HeadsConfig(3, sequential=True), small_decoder().info).double()
+    hydra = MultiTokenHeads(HeadsConfig.of(small_decoder().info, 3, sequential=True)).double()
     hidden, tokens = torch.randn(2, 4, 16).double(), random_tokens(small_decoder(), 2, 3)
     logits = hydra(hidden, 1, between_of(hydra, tokens, 1))
     for step in range(2):
@@ -41,7 +41,7 @@ def test_only_sequential_heads_read_the_steps_between_and_need_them():
         assert moved[0] > 1e-6 and moved[1] == 0
     with pytest.raises(ValueError, match="reads 2 steps between"):
         hydra(hidden, 1)
-    medusa = MultiTokenHeads(HeadsConfig(3), small_decoder().info).double()
+    medusa = MultiTokenHeads(HeadsConfig.of(small_decoder().info, 3)).double()
     with pytest.raises(ValueError, match="reads no steps between"):
         medusa(hidden, 1, between_of(hydra, tokens, 1))
 
@@ -83,4 +83,4 @@ def test_each_head_learns_the_step_it_stands_for(heads):
 
 def test_no_heads_are_refused():
     with pytest.raises(ValueError, match="at least one"):
-        HeadsConfig(0)
+        HeadsConfig((5,), 8, heads=0)

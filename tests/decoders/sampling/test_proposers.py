@@ -31,7 +31,7 @@ LENGTHS, STEPS = torch.tensor([4, 1, 2]), torch.tensor([14, 3, 9])
 
 def small_heads(sequential: bool) -> MultiTokenHeads:
     torch.manual_seed(1)
-    heads = MultiTokenHeads(HeadsConfig(3, sequential=sequential), small_decoder(layers=2).info).double().eval()
+    heads = MultiTokenHeads(HeadsConfig.of(small_decoder(layers=2).info, 3, sequential=sequential)).double().eval()
     for parameter in heads.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return heads
