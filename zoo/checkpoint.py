@@ -1,6 +1,6 @@
-"""A codec or decoder in a directory: `config.json` says what it is, `model.safetensors` holds the weights; no pickle.
+"""A model in a directory: `config.json` says what it is, `model.safetensors` holds the weights; no pickle.
 
-Beside those of a decoder, `tokens.json` and `vocabulary.json` say what its tokens are (`zoo.token_facts`).
+Beside those of a decoder or of heads, `tokens.json` and `vocabulary.json` say what its tokens are (`zoo.token_facts`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from zoo.codecs.context import ContextModel
 from zoo.codecs.errors import UserError
 from zoo.configs import from_json, read_json, to_json
 from zoo.decoders.base import TokenModel
+from zoo.decoders.heads import MultiTokenHeads
 from zoo.registry import architecture_class, architecture_of
 from zoo.stored_weights import restored, stored
 from zoo.token_facts import TokenFacts, contents, read_facts
@@ -52,15 +53,15 @@ class Header:
     sha256: str = ""
 
 
-def save(codec: Codec | TokenModel, directory: str | Path, dtype: torch.dtype = torch.float32) -> str:
-    """Write a codec or decoder to `directory` (made if missing), fused if possible, and return the weights' sha256.
+def save(codec: Codec | TokenModel | MultiTokenHeads, directory: str | Path, dtype: torch.dtype = torch.float32) -> str:
+    """Write a model to `directory` (made if missing), fused if possible, and return the weights' sha256.
 
     Args:
         dtype: What floating-point tensors of two or more axes are stored in; float16 halves the file, int8 makes it a
             quarter. Vectors (biases, counters) are small and keep their own type; see `zoo.stored_weights.stored`.
 
     Raises:
-        ValueError: Nobody said what the tokens of a decoder are.
+        ValueError: Nobody said what the tokens of a decoder or of heads are.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def save(codec: Codec | TokenModel, directory: str | Path, dtype: torch.dtype = 
     sha256 = hashlib.sha256(content).hexdigest()
     header = {"format": FORMAT, "architecture": architecture_of(codec), "config": to_json(codec.config)}
     _replace(directory / WEIGHTS, content)
-    for name, text in _facts(codec).items() if isinstance(codec, TokenModel) else ():
+    for name, text in {}.items() if isinstance(codec, Codec) else _facts(codec).items():
         _replace(directory / name, text.encode())
     _replace(directory / CONFIG, (json.dumps(header | {"sha256": sha256}, indent=2) + "\n").encode())
     return sha256
@@ -85,8 +86,8 @@ def load_directory(
     device: str | torch.device = "cpu",
     weights: Path | None = None,
     keymap: str = "",
-) -> Codec | TokenModel:
-    """The codec or decoder that lies in `directory`, in eval mode.
+) -> Codec | TokenModel | MultiTokenHeads:
+    """The codec, decoder or heads that lie in `directory`, in eval mode.
 
     Args:
         sha256: Digest that the weights must have, besides the one in `config.json`; "" for any.
@@ -113,7 +114,7 @@ def load_directory(
     if keymap:
         tensors = translate(KEYMAPS[keymap], tensors, path)
     load_tensors(codec, tensors, path)
-    if isinstance(codec, TokenModel):
+    if not isinstance(codec, Codec):
         codec.tokens = read_facts(directory)
     if (directory / CODE_MODEL).exists():
         codec.code_model = ContextModel.read(directory / CODE_MODEL)
@@ -202,7 +203,7 @@ def _accelerators() -> str:
     return ", 'cuda'" if torch.cuda.is_available() else ""
 
 
-def _facts(decoder: TokenModel) -> dict[str, str]:
+def _facts(decoder: TokenModel | MultiTokenHeads) -> dict[str, str]:
     if not isinstance(getattr(decoder, "tokens", None), TokenFacts):
         raise ValueError("say first what the decoder's tokens are: decoder.tokens = TokenFacts(layout, ...)")
     return contents(decoder.tokens)

@@ -22,7 +22,6 @@ from zoo import registry
 from zoo.codecs.errors import UserError
 
 if TYPE_CHECKING:
-    from zoo.codecs.base import Codec
     from zoo.pipeline import Progress
 
 STARTER = "spectral.speech-16khz"
@@ -804,12 +803,12 @@ def model_facts(name: str) -> dict[str, Any]:
     """What the model's manifest and the loaded model itself say."""
     from dataclasses import asdict
 
-    from zoo.decoders.base import TokenModel
+    from zoo.codecs.base import Codec
 
-    codec: Codec | TokenModel = zoo.load(name)
+    codec = zoo.load(name)
     facts = asdict(zoo.info(name)) if name in zoo.list_models() else {"name": codec.name}
     info = codec.info
-    if isinstance(codec, TokenModel):
+    if not isinstance(codec, Codec):
         tokens = codec.tokens.to_json()
         text = None if tokens.pop("vocabulary") is None else f"{codec.tokens.vocabulary.card} tokens"
         return facts | info.asdict() | tokens | {"text": text, "sha256": codec.weights}

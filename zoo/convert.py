@@ -77,7 +77,7 @@ class JanusFields:
 
 
 def convert(source: str | Path, target: str | Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Write the codec in `source` to the directory `target` and return facts about it.
+    """Write the codec, decoder or heads in `source` to the directory `target` and return facts about it.
 
     Args:
         source: A training checkpoint (`last.ckpt`), an image tokenizer as the authors of LlamaGen (`vq_ds16_c2i.pt`) or

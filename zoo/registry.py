@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from zoo.codecs.base import Codec
     from zoo.decoders.base import TokenModel
+    from zoo.decoders.heads import MultiTokenHeads
 
 HUB = "hf-hub:"
 ARCHITECTURES = {
@@ -42,6 +43,7 @@ ARCHITECTURES = {
     "conditioned-depth": "zoo.decoders.conditioned:ConditionedDepth",
     "next-scale": "zoo.decoders.next_scale:NextScaleDecoder",
     "conditioned-next-scale": "zoo.decoders.conditioned:ConditionedNextScale",
+    "heads": "zoo.decoders.heads:MultiTokenHeads",
 }
 
 
@@ -110,8 +112,8 @@ def info(name: str) -> Manifest:
     return read_manifest(checkpoints.folder(name))
 
 
-def create(architecture: str, **config: Any) -> Codec | TokenModel:
-    """A codec or decoder with random weights; `config` changes fields of the architecture's default configuration.
+def create(architecture: str, **config: Any) -> Codec | TokenModel | MultiTokenHeads:
+    """A model with random weights; `config` changes fields of the architecture's default configuration.
 
     Raises:
         UserError: Unknown architecture or field, or a value that does not fit.
@@ -120,8 +122,8 @@ def create(architecture: str, **config: Any) -> Codec | TokenModel:
     return kind(from_json(kind.config_class, config, architecture))
 
 
-def load(name: str | Path, device: str | torch.device = "cpu") -> Codec | TokenModel:
-    """The codec or decoder of that name with its trained weights, in eval mode.
+def load(name: str | Path, device: str | torch.device = "cpu") -> Codec | TokenModel | MultiTokenHeads:
+    """The codec, decoder or heads of that name with trained weights, in eval mode.
 
     Args:
         name: A bundled name (these come first), a directory that holds `config.json` and `model.safetensors`, or
@@ -158,13 +160,13 @@ def load_codec(name: str | Path, device: str | torch.device = "cpu") -> Codec:
     """As `load`, of models that turn media into tokens.
 
     Raises:
-        UserError: Also, the model is a decoder.
+        UserError: Also, the model is none.
     """
     from zoo.codecs.base import Codec
 
     model = load(name, device)
     if not isinstance(model, Codec):
-        raise UserError(f"{name} is a decoder, which continues tokens; give a codec, which makes them of media")
+        raise UserError(f"{name} {_described(model)}; give a codec, which makes tokens of media")
     return model
 
 
@@ -172,17 +174,39 @@ def load_decoder(name: str | Path, device: str | torch.device = "cpu") -> TokenM
     """As `load`, of models that continue tokens.
 
     Raises:
-        UserError: Also, the model is a codec.
+        UserError: Also, the model is none.
     """
     from zoo.decoders.base import TokenModel
 
     model = load(name, device)
     if not isinstance(model, TokenModel):
-        raise UserError(
-            f"{name} is a codec, which turns media into tokens and back: `zoo tokenize`, `zoo reconstruct`; give a"
-            " decoder, which makes tokens"
-        )
+        raise UserError(f"{name} {_described(model)}; give a decoder, which makes tokens")
     return model
+
+
+def load_heads(name: str | Path, device: str | torch.device = "cpu") -> MultiTokenHeads:
+    """As `load`, of heads that draft for a decoder.
+
+    Raises:
+        UserError: Also, the model is something else.
+    """
+    from zoo.decoders.heads import MultiTokenHeads
+
+    model = load(name, device)
+    if not isinstance(model, MultiTokenHeads):
+        raise UserError(f"{name} {_described(model)}; give heads, which look ahead from a decoder's hidden states")
+    return model
+
+
+def _described(model: Codec | TokenModel | MultiTokenHeads) -> str:
+    from zoo.codecs.base import Codec
+    from zoo.decoders.base import TokenModel
+
+    if isinstance(model, Codec):
+        return "is a codec, which turns media into tokens and back: `zoo tokenize`, `zoo reconstruct`"
+    if isinstance(model, TokenModel):
+        return "is a decoder, which continues tokens: `zoo generate`"
+    return "holds heads, which draft for a decoder: `zoo generate DECODER --proposer heads:NAME`"
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -191,7 +215,7 @@ def read_manifest(directory: Path) -> Manifest:
     return from_json(Manifest, read_json(path), str(path))
 
 
-def architecture_class(architecture: str, where: str = "zoo") -> type[Codec] | type[TokenModel]:
+def architecture_class(architecture: str, where: str = "zoo") -> type[Codec] | type[TokenModel] | type[MultiTokenHeads]:
     """The class of that name; its module is imported only now."""
     if architecture not in ARCHITECTURES:
         raise UserError(f"{where}: unknown architecture {architecture!r}{suggestion(architecture, ARCHITECTURES)}")
@@ -199,8 +223,8 @@ def architecture_class(architecture: str, where: str = "zoo") -> type[Codec] | t
     return getattr(import_module(module), kind)
 
 
-def architecture_of(codec: Codec | TokenModel) -> str:
-    """Name under which the class of a codec or decoder is registered."""
+def architecture_of(codec: Codec | TokenModel | MultiTokenHeads) -> str:
+    """Name under which the class of a model is registered."""
     path = f"{type(codec).__module__}:{type(codec).__qualname__}"
     for name, registered in ARCHITECTURES.items():
         if registered == path:
@@ -208,7 +232,7 @@ def architecture_of(codec: Codec | TokenModel) -> str:
     raise UserError(f"{path} is not registered; add it to zoo.registry.ARCHITECTURES")
 
 
-def _load_bundled(manifest: Manifest, device: str | torch.device) -> Codec | TokenModel:
+def _load_bundled(manifest: Manifest, device: str | torch.device) -> Codec | TokenModel | MultiTokenHeads:
     from zoo.checkpoint import WEIGHTS, load_directory
 
     folder, weights = checkpoints.folder(manifest.name), None
