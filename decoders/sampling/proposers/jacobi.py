@@ -92,9 +92,11 @@ class Jacobi(Proposer):
         holds = (slot < self._holds[:, None])[..., None].expand(-1, -1, len(self._any))
         if self._laws is not None:
             laws = torch.where(holds[..., None], _first(self._laws, n), laws)
-        tokens = draw(laws, ctx.noise.gumbel(steps, *laws.shape[2:]))
+        drawn = 0 if self._redrawn is None else min(n, max(0, int(self._holds.min())))  # before it the rule drew for all
+        tokens = draw(laws[:, drawn:], ctx.noise.gumbel(steps[:, drawn:], *laws.shape[2:]))
         if self._redrawn is not None:
-            tokens = torch.where(holds, _first(self._redrawn, n), tokens)
+            redrawn = _first(self._redrawn, n)
+            tokens = torch.where(holds, redrawn, torch.cat((redrawn[:, :drawn], tokens), 1))
         tokens = ctx.fix(tokens, steps)
         copied = torch.zeros_like(holds)
         if self._near is not None:

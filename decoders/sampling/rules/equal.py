@@ -37,7 +37,8 @@ class Equal(Rule):
     def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
         tokens = draw(scores.logp, noise.draw.gumbel(scores.steps, *scores.logp.shape[2:]))
         row = torch.arange(len(tokens), device=tokens.device)
-        return followed(draft, draft.tokens == tokens[row[:, None], draft.before()], tokens, scores.chained)
+        found = followed(draft, draft.tokens == tokens[row[:, None], draft.before()], tokens, scores.chained)
+        return found._replace(redrawn=None if scores.chained else tokens)
 
 
 def followed(
