@@ -353,6 +353,17 @@ def generate_command(
     schedule: Annotated[
         str | None, typer.Option(help="Masked decoders: how many places a pass fills: arccos, cosine or linear.")
     ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="Look at several candidates and keep one: beam:8 and diverse:8 follow the 8 most probable texts,"
+            " best-of:8 draws 8 and takes the most probable, mbr:16 draws 16 and takes the one most like the others,"
+            " superposed:3 writes 3 at the cost of one, roughly."
+        ),
+    ] = None,
+    phrase: Annotated[
+        list[str] | None, typer.Option(help="Text: a beam search for what has this in it; may be given several times.")
+    ] = None,
     speed: Annotated[float | None, typer.Option(help="Speech: times the speaker's mean pace.")] = None,
     codec: Annotated[
         str | None, typer.Option(help="Codec of its tokens (name, directory), if it does not ship with this program.")
@@ -365,6 +376,8 @@ def generate_command(
 
     Example: [bold]zoo generate ./model --prompt "def area(" --steps 200[/]
 
+    Example: [bold]zoo generate ./model --prompt "def area(" --search beam:8[/]
+
     Example: [bold]zoo generate ./model --text "Good morning." -o morning.wav[/]
 
     Example: [bold]zoo generate ./model --class circle --count 4 -o circle.png[/]
@@ -375,14 +388,15 @@ def generate_command(
     if target is None and not written:
         raise UserError("say which file to write: -o FILE")
     printed = target is None and not as_json
-    show = print_part if printed and count == 1 and decoder.info.causal else None
+    drawn = search is None and not phrase
+    show = print_part if printed and count == 1 and decoder.info.causal and drawn else None
     with progress_bar(name, as_json or show is not None) as progress:
         found = zoo.generate(
             decoder, target, prompt=prompt, text=text, label=label, steps=steps, seconds=seconds,
             size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
             top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
-            passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, speed=speed,
-            seed=seed, codec=codec, device=device, progress=progress, stream=show,
+            passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, search=search,
+            phrases=phrase or (), speed=speed, seed=seed, codec=codec, device=device, progress=progress, stream=show,
         )  # fmt: skip
     facts = found.facts()
     files = [str(file) for file in found.files]

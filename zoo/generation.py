@@ -13,6 +13,7 @@ from zoo.codecs.image.tiling import Progress
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.choosers import Chooser
 from zoo.decoders.sampling.proposers import Proposer
+from zoo.decoders.sampling.search import Named
 from zoo.generation_choice import Made
 from zoo.generation_media import codec_for, show
 from zoo.generation_output import files_of, write_media, write_text
@@ -43,6 +44,8 @@ def generate(
     passes: int | Sequence[int] | None = None,
     schedule: str | None = None,
     chooser: str | Chooser | Made | None = None,
+    search: str | Named | None = None,
+    phrases: Sequence[str] = (),
     speed: float | None = None,
     seed: int = 0,
     codec: str | Path | None = None,
@@ -77,6 +80,9 @@ def generate(
         chooser: Masked decoders: which places, as `zoo.generation_choice.CHOOSERS` writes it, such as "threshold:0.8",
             or a chooser, or what makes it for rows of some conditions. Default: the most confident ones, of pictures
             with noise.
+        search: In place of drawing step by step: a name in `search.NAMES` with the number of its candidates, as in
+            "beam:8", or what `search.find` gives. Those that do not draw look for probable texts at temperature 1.
+        phrases: Of text: what must stand in it; "beam:8" unless `search` is another beam search.
         speed: Speech: times the mean pace of the speaker.
         seed: Of all that is drawn.
         codec: Name or directory of the codec, if it does not ship with this program.
@@ -96,12 +102,16 @@ def generate(
     medium = "text" if used is None else used.info.media
     request = request_for(decoder, medium, prompt, text, label, steps, seconds, size, count, speed)
     sampling = sampling_for(
-        decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, schedule, chooser, seed
+        decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, schedule, chooser, search,
+        phrases, seed,
     )  # fmt: skip
     if guidance != 1 and request.label is None and request.text is None:
         raise UserError("guidance leads towards a class or a text; give one")
-    if stream is not None and (medium != "text" or count != 1 or not decoder.info.causal):
-        raise UserError("only the one text of a causal decoder comes piece by piece; leave the stream out")
+    searched = sampling.search
+    if stream is not None and (medium != "text" or count != 1 or not decoder.info.causal or searched is not None):
+        raise UserError("only the one text that a causal decoder draws comes piece by piece; leave the stream out")
+    if searched is not None and not searched.draws and count > 1:
+        raise UserError("this search finds the same each time; ask for one, or for the best of samples: best-of:8")
     files = () if output is None else tuple(files_of(output, medium, count))
     found = (
         write_on(decoder, request, sampling, progress, stream)

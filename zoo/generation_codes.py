@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -20,6 +21,7 @@ from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
 from zoo.decoders.sampling import Law, Noise, Result, decode_masked, stream
 from zoo.decoders.sampling.choosers import Chooser, Confidence
 from zoo.decoders.sampling.proposers import Outcome, Proposer
+from zoo.decoders.sampling.search import Named
 from zoo.token_facts import positions_of
 
 ROWS = 16  # drawn side by side: a pass reads all weights, however many rows it is for
@@ -37,6 +39,7 @@ class Sampling:
         seed: Of the noise.
         proposer: Makes what drafts for rows of these conditions; None: one step at a time.
         rule, window: See `zoo.decoders.sampling.stream`.
+        search: What takes the place of drawing step by step; None: nothing.
         passes: Of masked decoders: for all codebooks together, or for each in turn; (): `PASSES`.
         schedule, ahead: See `zoo.decoders.sampling.decode_masked`.
         chooser: Makes what chooses the places that are filled, for rows of these conditions.
@@ -51,6 +54,7 @@ class Sampling:
     schedule: str = "cosine"
     ahead: int = 0
     chooser: Callable[[Conditions | None], Chooser] = lambda _: Confidence()
+    search: Named | None = None
 
     def noise(self, ids: Sequence[int]) -> Noise:
         """Of rows of these ids: what a row gets does not depend on what is drawn beside it."""
@@ -234,13 +238,17 @@ class Task:
             places = pad_sequence([found[0] for found in positions], batch_first=True).to(self.device)
         copies, cond = len(sampling.law.streams), self.cond and self.cond.rows(torch.tensor(rows))
         prompt = pad_sequence([tokens[row] for row in rows], batch_first=True).to(self.device)
-        rounds = stream(
-            self.model, prompt.repeat(copies, 1, 1), (whole - lengths).to(self.device), sampling.law,
-            sampling.noise([self.ids[row] for row in rows]), sampling.proposer and sampling.proposer(cond),
-            sampling.rule, lengths=lengths.repeat(copies).to(self.device), cond=sampling.conditions(cond),
-            stop=[token for token in (layout.end_id, stop) if token is not None], window=sampling.window,
+        begin = (self.model, prompt.repeat(copies, 1, 1), (whole - lengths).to(self.device), sampling.law)
+        noise = sampling.noise([self.ids[row] for row in rows])
+        options: dict[str, Any] = dict(
+            lengths=lengths.repeat(copies).to(self.device), cond=sampling.conditions(cond),
+            stop=[token for token in (layout.end_id, stop) if token is not None],
             forced=forced.to(self.device), positions=places,
         )  # fmt: skip
+        if sampling.search is not None:
+            return sampling.search(*begin, noise, **options)
+        proposer = sampling.proposer and sampling.proposer(cond)
+        rounds = stream(*begin, noise, proposer, sampling.rule, window=sampling.window, **options)
         done = torch.zeros(len(rows))
         while True:
             try:

@@ -24,12 +24,15 @@ from zoo.decoders.sampling import Law, proposers, rules
 from zoo.decoders.sampling import guidance as streams_of
 from zoo.decoders.sampling.choosers import Chooser
 from zoo.decoders.sampling.proposers import DraftModel, Proposer
+from zoo.decoders.sampling.search import Named, with_phrases
+from zoo.decoders.sampling.search import find as find_search
 from zoo.generation_choice import Made, chooser_for, schedule_for
 from zoo.generation_codes import Sampling, core
 from zoo.pipeline import refuse
 from zoo.token_facts import TokenFacts
 
 DRAFT = "draft:"
+PHRASES = "beam:8"  # the search for phrases, if nobody names one
 TEMPERATURE = {"text": 0.8, "audio": 1.0, "image": 1.0}
 SELF = "self"
 AHEAD = 3  # steps that a masked decoder drafts for itself
@@ -150,6 +153,8 @@ def sampling_for(
     passes: int | Sequence[int] | None,
     schedule: str | None,
     chooser: str | Chooser | Made | None,
+    search: str | Named | None,
+    phrases: Sequence[str],
     seed: int,
 ) -> Sampling:
     """How codes of that medium are drawn.
@@ -158,6 +163,10 @@ def sampling_for(
         UserError: Settings out of range, names that do not exist, or what this decoder has no use for.
     """
     ahead = 0
+    if search is not None or phrases:
+        refuse("a search, which chooses by itself", proposer=proposer, rule=rule, window=window)
+    if not decoder.info.causal:
+        refuse("decoders that do not go step by step", search=search, phrases=phrases or None)
     if decoder.info.causal:
         refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
     elif isinstance(core(decoder), NextScaleDecoder):
@@ -176,7 +185,9 @@ def sampling_for(
     if guidance != 1 and not decoder.info.conditioning:
         raise UserError("guidance leads towards a condition, and this decoder takes none; leave it out")
     try:
-        heat = TEMPERATURE[medium] if temperature is None else temperature
+        searched = search_for(decoder, search, phrases)
+        usual = TEMPERATURE[medium] if searched is None or searched.draws else 1.0
+        heat = usual if temperature is None else temperature
         law = Law(temperature=heat, top_k=top_k, top_p=top_p, streams=streams_of(guidance))
         rules.find(rule or "equal")
         drafts = None if proposer is None else drafter(decoder, proposer)
@@ -184,8 +195,23 @@ def sampling_for(
         raise UserError(str(error)) from None
     return Sampling(
         law, seed, drafts, rule or "equal", window or 5, counts, schedule_for(medium, schedule), ahead,
-        chooser_for(decoder, medium, chooser),
+        chooser_for(decoder, medium, chooser), searched,
     )  # fmt: skip
+
+
+def search_for(decoder: TokenModel, search: str | Named | None, phrases: Sequence[str]) -> Named | None:
+    """The search of that name; for phrases, which are text, a beam search with them.
+
+    Raises:
+        UserError: Phrases for a decoder that does not write.
+        ValueError: No such search, or one that takes no phrases.
+    """
+    found = find_search(search) if isinstance(search, str) else search
+    if not phrases:
+        return found
+    if decoder.tokens.vocabulary is None:
+        raise UserError("phrases are for decoders of text; leave them out")
+    return with_phrases(found or find_search(PHRASES), [decoder.tokens.vocabulary.encode(each) for each in phrases])
 
 
 def drafter(decoder: TokenModel, proposer: str | Proposer) -> Callable[[Conditions | None], Proposer]:

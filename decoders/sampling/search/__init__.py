@@ -10,11 +10,16 @@ from zoo.decoders.sampling.search.best_of import best_of, mean_log_probability
 from zoo.decoders.sampling.search.candidates import Candidates, Ranked
 from zoo.decoders.sampling.search.constrained import constrained_beam_search
 from zoo.decoders.sampling.search.diverse import diverse_beam_search
+from zoo.decoders.sampling.search.named import NAMES, Named, find, with_phrases
 from zoo.decoders.sampling.search.ngrams import NGrams
 from zoo.decoders.sampling.search.sampled import samples
 from zoo.decoders.sampling.search.superposed import superposed_decoding
 
 __all__ = [
+    "NAMES",
+    "Named",
+    "find",
+    "with_phrases",
     "Candidates",
     "NGrams",
     "Ranked",
