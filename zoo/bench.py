@@ -4,6 +4,7 @@ python -m zoo.bench codecs --json out.json
 python -m zoo.bench quantizers --json out.json
 python -m zoo.bench entropy MODEL DATA --codebooks 2 8 --json out.json
 python -m zoo.bench decoders --json out.json
+python -m zoo.bench sampling --json out.json
 """
 
 from __future__ import annotations
@@ -341,7 +342,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 def _main() -> None:
     parser = ArgumentParser("python -m zoo.bench", description=__doc__)
-    parser.add_argument("what", choices=["codecs", "quantizers", "entropy", "decoders"])
+    parser.add_argument("what", choices=["codecs", "quantizers", "entropy", "decoders", "sampling"])
     parser.add_argument("media", nargs="*", metavar="MODEL DATA", help="what entropy coding or decoding is measured of")
     parser.add_argument("--codebooks", type=int, nargs="+", help="how many codebooks are entropy coded")
     parser.add_argument("--clips", type=int, help="of so many files (default: all)")
@@ -363,6 +364,10 @@ def _main() -> None:
         from zoo.bench_decoders import bench_decoders
 
         bench_decoders(chosen.media[0] if chosen.media else None, chosen.json, chosen.seed, repeats=chosen.repeats)
+    elif chosen.what == "sampling":
+        from zoo.bench_sampling import bench_sampling
+
+        bench_sampling(chosen.json, chosen.seed)
     else:
         from zoo.bench_quantizers import bench_quantizers
 

@@ -615,6 +615,25 @@ def bench_decoders_command(
     bench_decoders(model, output, seed, as_json)
 
 
+@bench.command("sampling")
+def bench_sampling_command(
+    output: ResultFile = None,
+    weights: Annotated[
+        str | None, typer.Option(help="float16 or bfloat16: the decoders' matrices in that (default: float32).")
+    ] = None,
+    items: Annotated[int, typer.Option(min=1, help="Texts to continue, sentences to say, pictures to draw.")] = 6,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure what drafts bring: all methods in turn on the starters of text, speech and pictures, on one core.
+
+    Example: [bold]zoo bench sampling --weights bfloat16 -o bench.json[/]
+    """
+    from zoo.bench_sampling import bench_sampling
+
+    bench_sampling(output, seed, as_json, weights=weights, items=items)
+
+
 @app.command("convert")
 def convert_command(
     source: Annotated[

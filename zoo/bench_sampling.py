@@ -1,0 +1,402 @@
+"""How much faster drafts make decoding: all methods in turn on the same requests, beside one step at a time.
+
+zoo bench sampling --json out.json
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+import zoo
+from zoo import checkpoints, registry
+from zoo.bench import deliver, timed
+from zoo.codecs.base import Tokens
+from zoo.codecs.errors import UserError
+from zoo.configs import suggestion
+from zoo.decoders.base import TokenModel
+from zoo.decoders.conditioning import Conditions
+from zoo.decoders.fast import for_decoding
+from zoo.decoders.sampling import Result
+from zoo.decoders.sampling.proposers import DraftModel
+from zoo.generation_codes import Codes, Sampling, draw_codes
+from zoo.generation_request import request_for, sampling_for
+from zoo.picture_classes import Classifier, Labelled, look_at
+from zoo.picture_classes import load as load_judge
+from zoo.scoring import conditions
+
+PLAIN = "one step at a time"
+PROMPT = 1200  # characters of a source file that a text goes on with
+BLOCKS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 17, 24, 32)  # slots of a forward pass that are timed
+WEIGHTS = {None: None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SENTENCES = (
+    "the morning train was late again, so we walked along the river instead.",
+    "please leave your name and number after the tone.",
+    "nobody knew how the old clock in the tower kept its time.",
+    "she opened the window and heard the sea for the first time in years.",
+    "there are seven new messages, and one of them is important.",
+    "if you want to hear this again, press four.",
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to decode; options are those of `zoo generate`."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def _drafting(proposer: str, *windows: int, rule: str = "equal") -> list[Method]:
+    said = "" if rule == "equal" else f", {rule}"
+    return [
+        Method(f"{proposer}, window {window}{said}", dict(proposer=proposer, window=window, rule=rule))
+        for window in windows
+    ]
+
+
+DRAFT = "draft:autoregressive.text-draft"
+TEXT = [
+    *_drafting(DRAFT, 3, 5),
+    *_drafting(DRAFT, 5, rule="rejection"),
+    *_drafting(DRAFT, 5, rule="block"),
+    *_drafting("copyspec", 8),
+    *_drafting("suffix-automaton", 8),
+    *_drafting("ngram", 8),
+    *_drafting("trigram", 5),
+    *_drafting("recycling", 8),
+    *_drafting("jacobi", 5),
+    *_drafting("lookahead", 8),
+]
+MEDIA = [
+    *_drafting("jacobi", 4, 8, 16),
+    *_drafting("jacobi", 4, 8, 16, rule="rejection"),
+    *_drafting("jacobi", 8, 16, rule="coupled"),
+    *_drafting("recycling", 8),
+    *_drafting("ngram", 4),
+]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A starter, what is asked of it, and how.
+
+    Attributes:
+        decoder: Name.
+        temperature, guidance: Of the law.
+        methods: Beside one step at a time.
+    """
+
+    medium: str
+    decoder: str
+    temperature: float
+    methods: Sequence[Method]
+    guidance: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.medium}, temperature {self.temperature:g}"
+
+
+TASKS = (
+    Task("text", "autoregressive.text", 0.0, TEXT),
+    Task("text", "autoregressive.text", 0.8, TEXT),
+    Task("audio", "conditioned.speech-16khz", 0.8, MEDIA),
+    Task("image", "conditioned.shapes", 1.0, MEDIA),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to draw."""
+
+    shape: tuple[int, ...]
+    cond: Conditions | None = None
+    prompt: Codes | None = None
+    stop: int | None = None
+    label: int = -1
+
+
+def bench_sampling(
+    output: str | Path | None = None,
+    seed: int = 0,
+    as_json: bool = False,
+    *,
+    tasks: Sequence[Task] = TASKS,
+    weights: str | None = None,
+    items: int = 6,
+    steps: int = 128,
+) -> dict[str, Any]:
+    """Measure every method at batch 1 on a CPU of one thread, all in turn on each request; print tables or JSON.
+
+    Args:
+        output: Write the result here too, as JSON.
+        seed: Of the noise.
+        tasks: What is asked, of which decoder.
+        weights: "float16" or "bfloat16": the matrices of all decoders in that, see `for_decoding` (default: as they
+            are).
+        items: Requests.
+        steps: Tokens of a text; pictures and speech are whole.
+
+    Raises:
+        UserError: A decoder is not at hand, or another type of weights.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = [_measure(task, weights, items, steps, seed) for task in tasks]
+    finally:
+        torch.set_num_threads(before)
+    facts = conditions(1, "cpu")
+    result = {
+        "command": facts["command"],
+        "hardware": facts["hardware"],
+        "versions": facts["versions"],
+        "date": facts["date"],
+        "what": "batch 1, one thread, without reading the prompt. steps_a_pass: emitted steps / forward passes of the "
+        "target. ratio: seconds of one step at a time / seconds of this method, on the same request in the same round: "
+        "median, least and largest over requests; CPU seconds leave out the time in which other processes had the "
+        "processor. same: share of the codes that are those of one step at a time up to the first other one. nats: mean"
+        " negative log-probability of a code under the law. expected: ratio if nothing but forward passes took time, "
+        "from `block`, milliseconds of a pass of so many slots. overhead: what a round takes beyond its forward passes,"
+        " as a share of the target's",
+        "weights": weights or "float32",
+        "seed": seed,
+        "items": items,
+        "rows": rows,
+    }
+    return deliver(result, [_table(row) for row in rows], output, as_json, 130)
+
+
+def _measure(task: Task, weights: str | None, items: int, steps: int, seed: int) -> dict[str, Any]:
+    """All methods in turn on each request."""
+    decoder = prepared(task.decoder, weights)
+    jobs = jobs_of(task.medium, decoder, items, steps)
+    ways = {method.name: _sampling(task, decoder, method, seed, weights) for method in (Method(PLAIN), *task.methods)}
+    block = block_times(decoder, len(next(iter(ways.values())).law.streams))
+    found: dict[str, list[Run]] = {name: [] for name in ways}
+    for number, job in enumerate(track(jobs, task.name, console=Console(stderr=True))):
+        for name, sampling in ways.items():
+            found[name].append(run(decoder, job, number, sampling))
+    judge = _judge(task.decoder)
+    rows = [_row(name, runs, found[PLAIN], jobs, ways[name], block, decoder, judge) for name, runs in found.items()]
+    return {
+        "medium": task.medium,
+        "decoder": task.decoder,
+        "parameters": decoder.info.parameters,
+        "temperature": task.temperature,
+        "guidance": task.guidance,
+        "load_average": os.getloadavg()[0],
+        "block": {str(slots): 1e3 * seconds for slots, seconds in block.items()},
+        "methods": rows,
+    }
+
+
+def prepared(name: str, weights: str | None) -> Any:
+    """A decoder of that name, its matrices in that type."""
+    if weights not in WEIGHTS:
+        raise UserError(f"there are no weights {weights!r}{suggestion(str(weights), filter(None, WEIGHTS))}")
+    return for_decoding(registry.load_decoder(name, "cpu"), WEIGHTS[weights])
+
+
+def _sampling(task: Task, decoder: TokenModel, method: Method, seed: int, weights: str | None) -> Sampling:
+    """How a method draws; its draft models are prepared as the target is."""
+    unset = dict.fromkeys(list(signature(sampling_for).parameters)[2:])
+    given = dict(temperature=task.temperature, guidance=task.guidance, seed=seed)
+    sampling = sampling_for(decoder, task.medium, **(unset | given | method.options))
+    made = sampling.proposer
+    if made is None:
+        return sampling
+
+    def fast(cond: Conditions | None) -> Any:
+        proposer = made(cond)
+        if isinstance(proposer, DraftModel) and not hasattr(proposer.model, "prepared"):
+            for_decoding(proposer.model, None)
+            proposer.model.prepared = True
+        return proposer
+
+    return replace(sampling, proposer=fast)
+
+
+def jobs_of(medium: str, decoder: Any, items: int, steps: int) -> list[Job]:
+    """Requests: sources of this package to go on with, sentences to say, and pictures of each class."""
+    facts = decoder.tokens
+    if medium == "text":
+        files = sorted(Path(zoo.__file__).parent.glob("*.py"), key=lambda path: -path.stat().st_size)[:items]
+        stop = facts.vocabulary.end
+        most = decoder.info.context - steps
+        given = [facts.vocabulary.encode(path.read_text()[:PROMPT])[:most] for path in files]
+        return [Job((len(ids) + steps,), None, torch.tensor(ids)[None], stop) for ids in given]
+    if medium == "image":
+        labels = [number % max(1, len(facts.labels)) for number in range(items)]
+        return [Job(facts.grid, Conditions(torch.tensor([label])), label=label) for label in labels]
+    jobs = []
+    for number in range(items):
+        label = number % max(1, len(facts.labels))
+        text = SENTENCES[number % len(SENTENCES)]
+        asked = request_for(decoder, medium, None, text, label, None, None, None, 1, None)
+        cond = asked.conditions(decoder, 1, [text])
+        durations = decoder.durations(cond)
+        jobs.append(Job((round(float(durations.sum()) * 1.25) + 8,), replace(cond, durations=durations), label=label))
+    return jobs
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a method made of a request."""
+
+    codes: Codes
+    results: list[Result]
+    wall: float
+    cpu: float
+
+
+def run(decoder: Any, job: Job, number: int, sampling: Sampling) -> Run:
+    """Draw one request; seconds are those of the rounds alone."""
+    drawn: Any = None
+
+    def draw() -> None:
+        nonlocal drawn
+        drawn = draw_codes(
+            decoder, decoder.tokens.layout, [job.shape], [number], job.cond, sampling, job.prompt, job.stop
+        )
+
+    wall, cpu = timed(draw, torch.device("cpu"))
+    rounds = sum(float(result.trace.seconds.sum()) for result in drawn.results)
+    return Run(drawn.codes[0], drawn.results, rounds, cpu * rounds / wall)
+
+
+def block_times(decoder: Any, streams: int, behind: int = 128, repeats: int = 9) -> dict[int, float]:
+    """CPU seconds of a forward pass of so many slots behind a prefix."""
+    info, found = decoder.info, {}
+    behind = min(behind, info.context - max(BLOCKS))
+    axes = info.axes
+
+    def places(first: int, count: int) -> Int[Tensor, "R N *axes"]:
+        line = torch.arange(first, first + count).expand(streams, -1)
+        return line if axes == 1 else line[..., None].expand(-1, -1, axes)
+
+    with torch.inference_mode():
+        state = decoder.init_state(streams, behind + max(BLOCKS))
+        tokens = torch.zeros(streams, behind, info.codebooks, dtype=torch.int64)
+        decoder(tokens, places(0, behind), state)
+        state.commit(None, behind)
+        for slots in BLOCKS:
+            block, positions = tokens[:, :slots], places(behind, slots)
+            decoder(block, positions, state)
+            times = []
+            for _ in range(repeats):
+                start = time.process_time()
+                decoder(block, positions, state)
+                times.append(time.process_time() - start)
+            found[slots] = statistics.median(times)
+    return found
+
+
+def _judge(name: str) -> Classifier | None:
+    """The classifier that is bundled with a decoder of pictures, if there is one."""
+    folder = (Path(name) if Path(name).is_dir() else checkpoints.folder(name)) / "judge"
+    return load_judge(folder)[0] if folder.is_dir() else None
+
+
+def _row(
+    name: str,
+    runs: list[Run],
+    plain: list[Run],
+    jobs: list[Job],
+    sampling: Sampling,
+    block: dict[int, float],
+    decoder: Any,
+    judge: Classifier | None,
+) -> dict[str, Any]:
+    """What is told of a method."""
+    traces = [result.trace for each in runs for result in each.results]
+    passes = sum(int(trace.target_forwards.sum()) for trace in traces)
+    emitted = sum(int(trace.emitted.sum()) for trace in traces)
+    drafts = sum(int(trace.draft_forwards.sum()) for trace in traces)
+    drafted, accepted = (sum(int(getattr(trace, kind).sum()) for trace in traces) for kind in ("drafted", "accepted"))
+    codes = sum(each.codes.numel() for each in runs)
+    logp = torch.cat([result.logp.flatten() for each in runs for result in each.results])
+    window = 0 if sampling.proposer is None else sampling.window
+    slots = min((count for count in BLOCKS if count > window), default=BLOCKS[-1])
+    target, wall = block[slots], sum(each.wall for each in runs)
+    draft = draft_seconds(sampling) if drafts else 0.0
+    spent = passes * target + drafts * draft
+    return {
+        "method": name,
+        "exactness": runs[0].results[0].exactness.value,
+        "steps_a_pass": emitted / passes,
+        "drafted_a_pass": drafted / passes,
+        "accepted_a_pass": accepted / passes,
+        "draft_passes_a_pass": drafts / passes,
+        "codes_a_second": emitted * runs[0].results[0].codes.shape[2] / wall,
+        "ratio": {kind: ratios(plain, runs, kind) for kind in ("wall", "cpu")},
+        "expected": emitted * block[1] / spent,
+        "overhead": (sum(each.cpu for each in runs) - spent) / (passes * target),
+        "same": statistics.mean(same(ours.codes, theirs.codes) for ours, theirs in zip(runs, plain, strict=True)),
+        "nats": None if sampling.law.certain else -float(logp.sum()) / codes,
+        "accuracy": None if judge is None else accuracy(judge, decoder, runs, jobs),
+    }
+
+
+def ratios(plain: list[Run], runs: list[Run], kind: str) -> list[float]:
+    """How many times as fast, for each step that came out: median, least and largest."""
+
+    def pace(each: Run) -> float:
+        return getattr(each, kind) / sum(int(result.lengths.sum()) for result in each.results)
+
+    found = sorted(pace(theirs) / pace(ours) for theirs, ours in zip(plain, runs, strict=True))
+    return [statistics.median(found), found[0], found[-1]]
+
+
+def same(ours: Codes, theirs: Codes) -> float:
+    """Share of the steps along time, or of cells in order, up to the first that differs."""
+    if ours.shape != theirs.shape:
+        length = min(ours.shape[1], theirs.shape[1])
+        share = same(ours[:, :length], theirs[:, :length])
+        return share * length / theirs.shape[1]
+    equal = (ours == theirs).flatten(1).all(0)
+    return float(equal.long().cumprod(0).float().mean())
+
+
+def draft_seconds(sampling: Sampling) -> float:
+    """CPU seconds that a draft model takes for a step."""
+    proposer = sampling.proposer(None) if sampling.proposer is not None else None
+    return block_times(proposer.model, 1)[1] if isinstance(proposer, DraftModel) else 0.0
+
+
+def accuracy(judge: Classifier, decoder: Any, runs: list[Run], jobs: list[Job]) -> float:
+    """Share of pictures that show what was asked for."""
+    codec = registry.load_codec(decoder.tokens.codec, torch.device("cpu"))
+    right = []
+    for each, job in zip(runs, jobs, strict=True):
+        height, width = (side * codec.info.hop for side in each.codes.shape[1:])
+        tokens = Tokens(each.codes[None], torch.tensor([[height, width]]), None, codec.name, codec.weights)
+        picture = (codec.decode(tokens) * 255).round().clamp(0, 255).to(torch.uint8)
+        right.append(int(look_at(judge, Labelled(picture, torch.tensor([job.label])))[1] == job.label))
+    return statistics.mean(right)
+
+
+def _table(row: dict[str, Any]) -> Table:
+    title = f"{row['decoder']}, temperature {row['temperature']:g}"
+    table = Table("method", "exactness", "steps / pass", "codes / s", "ratio, wall", "expected", "same", title=title)
+    for method in row["methods"]:
+        wall = "{:.2f} ({:.2f} to {:.2f})".format(*method["ratio"]["wall"])
+        numbers = [f"{method[key]:.2f}" for key in ("steps_a_pass", "codes_a_second")]
+        table.add_row(
+            method["method"], method["exactness"], *numbers, wall, f"{method['expected']:.2f}", f"{method['same']:.0%}"
+        )
+    return table
