@@ -61,16 +61,22 @@ def decode_zipar(
         each with the structure tokens right behind it.
 
     Raises:
-        ValueError: What `stream` raises; a prompt that leaves nothing, a law with processors, as cells come in another
-            order than they stand.
+        ValueError: What `stream` raises; a prompt that leaves nothing; a law with processors, which look at all that
+            stands before a cell, while here some of it comes later.
     """
     law, noise = law or Law(), noise or Noise(0)
     columns, forced = shape[1], layout.forced(shape).to(prompt.device)
     total, known = len(forced), prompt.shape[1]
-    if window < 1 or known >= total or law.processors:
+    if window < 1 or known >= total:
         raise ValueError(
-            f"a window of {window} cells, a prompt of {known} of {total} steps, {len(law.processors)} processors; "
-            "expected a window and a prompt of 1 or more, a step to draw, and no processors, which look at a prefix"
+            f"a window of {window} cells, a prompt of {known} of {total} steps; expected a window and a prompt of 1 or "
+            "more, and a step to draw"
+        )
+    if law.processors:
+        names = ", ".join(type(processor).__name__ for processor in law.processors)
+        raise ValueError(
+            f"the law has processors ({names}), which look at all that stands before a cell; where rows are drawn side "
+            "by side, some of it comes later: leave them out, or draw by `decode`"
         )
     fitting(model, prompt, None, total - known, law, 1, forced[None])
     rows, noise = len(prompt) // len(law.streams), Quiet() if law.certain else noise

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.decoders.sampling.processors.base import Processor, Tracker
+from zoo.decoders.sampling.processors.endless import json_ends, lark_ends
 
 Kind = Literal["regex", "json", "lark"]
 
@@ -37,7 +38,7 @@ class Grammar(Processor):
         end: The token behind a sentence. Have `decode` stop there.
 
     Raises:
-        ValueError: `text` is no such thing, or can't be satisfied; an end that is a token of text.
+        ValueError: `text` is no such thing, can't be satisfied, or never ends; an end that is a token of text.
         ImportError: `llguidance` is not installed.
     """
 
@@ -50,6 +51,8 @@ class Grammar(Processor):
         if end < 0 or self.pieces[end]:
             raise ValueError(f"token {end} is to end a sentence, but it is text; give a token without bytes")
         self._matcher = self._parser()
+        if (kind == "lark" and not lark_ends(text)) or (kind == "json" and not json_ends(text)):
+            raise self.error("can't be satisfied: what it begins with always needs itself again, and never ends")
         self.allowed(self._matcher.deep_copy())  # there is a first token
 
     def allowed(self, matcher: Any) -> Bool[Tensor, "known"]:
@@ -64,6 +67,16 @@ class Grammar(Processor):
             reason = matcher.get_error().strip().split("\n")[0] or "no sentence goes on like this"
             raise self.error(f"can't be satisfied, or not by the tokens of this vocabulary: {reason}")
         return mask
+
+    def complete(self, tokens: Sequence[int]) -> bool:
+        """Whether these tokens, up to the end if it is among them, are a sentence."""
+        matcher = self._matcher.deep_copy()
+        for token in tokens:
+            if token == self.end:
+                break
+            if token < self.known and self.pieces[token] and not matcher.consume_token(token):
+                return False
+        return bool(matcher.is_accepting())
 
     def start(self, tokens: Int[Tensor, "R S Q"], lengths: Int[Tensor, "R"]) -> GrammarTracker:
         if tokens.shape[2] != 1:

@@ -140,6 +140,14 @@ def test_every_way_to_cut_a_text_into_tokens_is_allowed_even_where_one_text_alon
         ('{"type": "integer", "minimum": 3, "maximum": 2}', "json", "is refused: Unsatisfiable schema"),
         ('start: "a" b', "lark", "is refused: .*unknown name"),
         ('b: "a"', "lark", "is refused: no start rule"),
+        ('start: "a" start', "lark", "can't be satisfied: what it begins with always needs itself again"),
+        ('start: "a" x\nx: ("c" start)+ | [x] start -> y', "lark", "can't be satisfied: .* never ends"),
+        ('{"type": "object", "properties": {"n": {"$ref": "#"}}, "required": ["n"]}', "json", "can't be .* never ends"),
+        (
+            '{"$ref": "#/$defs/t", "$defs": {"t": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/t"}}}}',
+            "json",
+            "can't be satisfied: .* never ends",
+        ),
     ],
 )
 def test_a_grammar_that_cannot_be_satisfied_is_named(text, kind, why):

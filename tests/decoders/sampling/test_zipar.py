@@ -144,7 +144,7 @@ def test_bad_input_gives_one_clear_error():
     for arguments in ((prompt, layout, SHAPE, 0), (random_tokens(model, 1, 13), layout, SHAPE, 2)):
         with pytest.raises(ValueError, match="expected a window and a prompt"):
             decode_zipar(model, *arguments)
-    with pytest.raises(ValueError, match="1 processors"):
+    with pytest.raises(ValueError, match=r"has processors \(RepetitionPenalty\), which look at all that stands before"):
         decode_zipar(model, prompt, layout, SHAPE, 2, Law(processors=(RepetitionPenalty(2.0),)))
     with pytest.raises(ValueError, match=r"prompt is \[2, 0, 2\]"):
         decode_zipar(model, prompt[:, :0], layout, SHAPE, 2)
