@@ -1,0 +1,105 @@
+"""`--search` looks for text, pictures and sound among candidates, and says what it cannot look for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from command_line import one_line
+from small_generators import (
+    bias_towards,
+    masked_picture_decoder,
+    picture_decoder,
+    save_picture_codec,
+    save_speech_codec,
+    speech_decoder,
+    text_decoder,
+)
+
+import zoo
+from zoo import checkpoint
+from zoo.codecs.errors import UserError
+from zoo.decoders.sampling import search
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "write"
+    checkpoint.save(text_decoder(), folder)
+    return folder
+
+
+def test_beams_find_more_probable_text_than_one_step_after_the_other(writer):
+    model = zoo.load(writer)
+    found = zoo.generate(model, prompt="def f(", steps=10, search="beam:6")
+    prompt = torch.tensor(list(b"def f("))[None, :, None]
+    best, plain = found.results[0], search.beam_search(model, prompt, 10, 1, patience=1, stop=256)
+    assert float(best.logp.sum()) > float(plain.logp.sum())
+    assert torch.equal(best.codes, search.beam_search(model, prompt, 10, 6, stop=256).codes)
+    assert best.scores[0, 0] == best.scores.max() and len(best.candidates.each(0)) == 6
+    facts = found.facts()
+    assert (facts["tokens"], facts["passes"], facts["exactness"]) == (10, 10, "approximate")
+
+
+def test_what_draws_depends_on_the_seed_and_not_on_what_is_drawn_beside_it(writer):
+    options = dict(prompt="ab", steps=8)
+    for name in ("best-of:3", "mbr:5"):
+        both = zoo.generate(writer, count=2, search=name, seed=3, **options)
+        assert both.text[0] == zoo.generate(writer, search=name, seed=3, **options).text[0]
+        assert both.text[0] != both.text[1]
+    assert zoo.generate(writer, search="best-of:1", **options).text == zoo.generate(writer, **options).text
+
+
+def test_phrases_stand_in_the_text(run, writer):
+    code, out, err = run(
+        "generate", writer, "--prompt", "ab", "--steps", 12, "--phrase", "xyz", "--phrase", "q!", "--search", "beam:3"
+    )  # fmt: skip
+    assert code == 0 and out.startswith("ab") and "xyz" in out and "q!" in out and err.endswith("; approximate\n")
+    assert "xyz" in zoo.generate(writer, prompt="ab", steps=4, phrases=["xyz"]).text[0]
+
+
+@pytest.mark.parametrize("name", [*(f"{name}:3" for name in search.NAMES if name != "superposed"), "superposed:2"])
+def test_every_search_ends_with_the_text(name):
+    model = text_decoder()
+    bias_towards(model, 256, 100.0)
+    assert zoo.generate(model, prompt="done", steps=20, search=name).text == ("done",)
+
+
+@pytest.mark.parametrize("name", ["beam:3", "mbr:3"])
+def test_pictures_and_speech_are_searched_as_well(name, tmp_path):
+    sound, cells = save_speech_codec(tmp_path / "speech"), save_picture_codec(tmp_path / "pictures")
+    picture = zoo.generate(picture_decoder(cells), label="star", guidance=2.0, search=name, codec=tmp_path / "pictures")
+    assert picture.media[0].shape == (3, 12, 16) and (picture.tokens[0].codes >= 0).all()
+    speech = zoo.generate(
+        speech_decoder(sound), text="Good day.", label="anna", search=name, codec=tmp_path / "speech"
+    )  # fmt: skip
+    assert speech.media[0].isfinite().all() and str(speech.exactness) == "approximate"
+
+
+REFUSED = {
+    "unknown": (["--search", "bem:8"], "there is no search 'bem'; did you mean beam?"),
+    "unlike any": (["--search", "x"], "there is no search 'x'; there are beam, best-of, diverse, mbr, superposed"),
+    "no number": (["--search", "beam"], "give a number, as in beam:8"),
+    "no candidates": (["--search", "mbr:0"], "give a number, as in mbr:8"),
+    "drafts": (["--search", "beam:2", "--proposer", "ngram"], "proposer means nothing for a search"),
+    "phrases of samples": (["--search", "mbr:2", "--phrase", "a"], "phrases are for beam search"),
+    "no room for phrases": (["--steps", "3", "--phrase", "long"], "and there is room for 3 steps"),
+    "an empty phrase": (["--phrase", ""], "the phrase [] is empty"),
+    "twice the same": (["--search", "beam:2", "--count", "2"], "finds the same each time"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_searched_is_one_line(what, writer, capsys):
+    arguments, message = REFUSED[what]
+    assert message in one_line(capsys, "generate", writer, "--prompt", "ab", *arguments)
+
+
+def test_what_does_not_go_step_by_step_or_does_not_write_or_streams_is_refused(writer, tmp_path):
+    codec = tmp_path / "pictures"
+    cells = save_picture_codec(codec)
+    with pytest.raises(UserError, match="leave the stream out"):
+        zoo.generate(writer, prompt="a", search="beam:2", stream=print)
+    with pytest.raises(UserError, match="phrases are for decoders of text"):
+        zoo.generate(picture_decoder(cells), label="star", phrases=["a"], codec=codec)
+    with pytest.raises(UserError, match="search means nothing for decoders that do not go step by step"):
+        zoo.generate(masked_picture_decoder(cells), label="star", search="beam:2", codec=codec)
