@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from zoo.decoders.transformer import Transformer
 
+WEIGHTS: dict[str, torch.dtype | None] = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""By their names, as `for_decoding` takes them."""
 ROWS = 8  # that matrices are packed for; more and less are possible
 Model = TypeVar("Model", bound=nn.Module)
 

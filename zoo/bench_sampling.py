@@ -25,8 +25,6 @@ import zoo
 from zoo import checkpoints, registry
 from zoo.bench import deliver, timed
 from zoo.codecs.base import Tokens
-from zoo.codecs.errors import UserError
-from zoo.configs import suggestion
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.fast import for_decoding
@@ -34,6 +32,7 @@ from zoo.decoders.sampling import Result
 from zoo.decoders.sampling.proposers import DraftModel
 from zoo.generation_codes import Codes, Sampling, draw_codes
 from zoo.generation_request import request_for, sampling_for
+from zoo.generation_weights import packed
 from zoo.picture_classes import Classifier, Labelled, look_at
 from zoo.picture_classes import load as load_judge
 from zoo.scoring import conditions
@@ -41,7 +40,6 @@ from zoo.scoring import conditions
 PLAIN = "one step at a time"
 PROMPT = 1200  # characters of a source file that a text goes on with
 BLOCKS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 17, 24, 32)  # slots of a forward pass that are timed
-WEIGHTS = {None: None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SENTENCES = (
     "the morning train was late again, so we walked along the river instead.",
     "please leave your name and number after the tone.",
@@ -136,7 +134,7 @@ def bench_sampling(
     as_json: bool = False,
     *,
     tasks: Sequence[Task] = TASKS,
-    weights: str | None = None,
+    weights: str = "float32",
     items: int = 6,
     steps: int = 128,
 ) -> dict[str, Any]:
@@ -146,8 +144,7 @@ def bench_sampling(
         output: Write the result here too, as JSON.
         seed: Of the noise.
         tasks: What is asked, of which decoder.
-        weights: "float16" or "bfloat16": the matrices of all decoders in that, see `for_decoding` (default: as they
-            are).
+        weights: The matrices of all targets in that: a name in `fast.WEIGHTS`.
         items: Requests.
         steps: Tokens of a text; pictures and speech are whole.
 
@@ -173,7 +170,7 @@ def bench_sampling(
         " negative log-probability of a code under the law. expected: ratio if nothing but forward passes took time, "
         "from `block`, milliseconds of a pass of so many slots. overhead: what a round takes beyond its forward passes,"
         " as a share of the target's",
-        "weights": weights or "float32",
+        "weights": weights,
         "seed": seed,
         "items": items,
         "rows": rows,
@@ -181,7 +178,7 @@ def bench_sampling(
     return deliver(result, [_table(row) for row in rows], output, as_json, 130)
 
 
-def _measure(task: Task, weights: str | None, items: int, steps: int, seed: int) -> dict[str, Any]:
+def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dict[str, Any]:
     """All methods in turn on each request."""
     decoder = prepared(task.decoder, weights)
     jobs = jobs_of(task.medium, decoder, items, steps)
@@ -205,14 +202,12 @@ def _measure(task: Task, weights: str | None, items: int, steps: int, seed: int)
     }
 
 
-def prepared(name: str, weights: str | None) -> Any:
+def prepared(name: str, weights: str) -> Any:
     """A decoder of that name, its matrices in that type."""
-    if weights not in WEIGHTS:
-        raise UserError(f"there are no weights {weights!r}{suggestion(str(weights), filter(None, WEIGHTS))}")
-    return for_decoding(registry.load_decoder(name, "cpu"), WEIGHTS[weights])
+    return packed(registry.load_decoder(name, "cpu"), weights)
 
 
-def _sampling(task: Task, decoder: TokenModel, method: Method, seed: int, weights: str | None) -> Sampling:
+def _sampling(task: Task, decoder: TokenModel, method: Method, seed: int, weights: str) -> Sampling:
     """How a method draws; its draft models are prepared as the target is."""
     unset = dict.fromkeys(list(signature(sampling_for).parameters)[2:])
     given = dict(temperature=task.temperature, guidance=task.guidance, seed=seed)

@@ -22,6 +22,7 @@ from small_generators import (
 import zoo
 from zoo import checkpoint
 from zoo.codecs.errors import UserError
+from zoo.decoders.fast import WEIGHTS, for_decoding
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,18 @@ def test_json_holds_the_text_and_the_counts(run, made, tmp_path):
     assert (code, err) == (0, "")
     assert facts["text"] == list(zoo.generate(made.write, prompt="ab", steps=5).text)
     assert (facts["tokens"], facts["passes"], facts["exactness"], facts["files"]) == (5, 5, "identical", [])
+
+
+@pytest.mark.parametrize("weights", ["float16", "bfloat16"])
+def test_matrices_may_be_packed(run, made, weights):
+    code, out, _ = run("generate", made.write, "--prompt", "ab", "--steps", 5, "--temperature", 0, "--weights", weights)
+    expected = for_decoding(zoo.load(made.write), WEIGHTS[weights])
+    assert (code, out) == (0, zoo.generate(expected, prompt="ab", steps=5, temperature=0).text[0] + "\n")
+
+
+def test_other_weights_are_refused(run, made):
+    code, _, err = run("generate", made.write, "--prompt", "ab", "--weights", "float15")
+    assert code == 2 and "no weights 'float15'; did you mean 'float16'?" in err
 
 
 def test_speech_and_pictures_are_written(run, made, tmp_path):
