@@ -23,7 +23,7 @@ from zoo.bench import deliver, timed
 from zoo.codecs.errors import UserError
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from zoo.decoders.base import TokenModel
-from zoo.decoders.fast import for_decoding
+from zoo.decoders.fast import WEIGHTS, for_decoding
 from zoo.decoders.published import keymap, read_config
 from zoo.decoders.sampling import Law, decode
 from zoo.decoders.transformer import TransformerConfig
@@ -32,7 +32,6 @@ from zoo.scoring import conditions
 
 STARTER = AutoregressiveConfig((4096,), TransformerConfig(width=512, layers=6, heads=8), context=1024, tied=True)
 THEIRS = "transformers"
-WEIGHTS = {"": None, ", float16": torch.float16}  # of matrices
 
 Way = Callable[[], Int[Tensor, "R S"]]
 """The steps that come behind a prompt."""
@@ -198,7 +197,7 @@ def _ways(ours: TokenModel, theirs: nn.Module, ids: Tensor, steps: int) -> dict[
         "ours": continued(ours),
     }
     for name, dtype in WEIGHTS.items():
-        ways[f"ours, for decoding{name}"] = continued(for_decoding(copy.deepcopy(ours), dtype))
+        ways[f"ours, for decoding, {name}"] = continued(for_decoding(copy.deepcopy(ours), dtype))
     return ways
 
 
