@@ -6,19 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import cross_entropy, log_softmax
 from torch.nn.utils import clip_grad_norm_
 
 from zoo.codecs.errors import UserError
-from zoo.decoders.base import TokenModel
+from zoo.decoders.base import Output, TokenModel
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.layouts import Layout
 from zoo.decoders.sampling import Noise
@@ -28,35 +27,57 @@ from zoo.recipes.optimization import Optimization, adamw
 from zoo.recipes.preview import Preview, show_sample
 from zoo.recipes.sharding import shard
 from zoo.recipes.start import start
+from zoo.recipes.teacher import Teacher
+from zoo.recipes.writing import Written, chosen, written
 from zoo.token_facts import TokenFacts, positions_of
 
 IGNORED = -100  # a target that is none
 LOG2 = math.log(2)
+CHOICE, WRITING = 1, 2  # what the noise of a batch is for; with no name, it leaves out conditions
 DURATIONS = 0.1  # weight of the loss of predicted durations, which share no weights with anything else
 FACTS = ("vocabulary", "codec", "weights", "labels", "paces", "grid")  # what a data module may know of its tokens
 OPTIMIZATION = Optimization(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
 PREVIEW = Preview()
 
 
+Divergence = Literal["forward", "reverse", "jensen-shannon", "total-variation"]
+
+
 @dataclass(frozen=True)
 class Distillation:
     """Learning from the law of a larger decoder of the same tokens (Hinton et al., arXiv 1503.02531).
+
+    For drafts, Zhou et al., "DistillSpec" (arXiv 2310.08461): a draft is judged where its own tokens led, so a share of
+    the batches goes on with the beginnings of the data in tokens of its own. There, the loss is the divergence alone,
+    behind what was given. Such a batch takes a pass for each step.
 
     Attributes:
         teacher: A model as `zoo.load` takes it, or the `last.ckpt` of a training run.
         temperature: Of both laws.
         weight: Of the divergence from the teacher's law; the cross-entropy of the data has the rest, 1 - weight.
+        divergence: See `divergence`; the total variation is the share of drafts that rejection sampling turns down.
+        written: Share of the batches that are not the data's own.
+        writer: Who writes these, each from its law.
+        prompt: Share of the steps that is given there, at least the first one.
     """
 
     teacher: str
     temperature: float = 1.0
     weight: float = 0.5
+    divergence: Divergence = "forward"
+    written: float = 0.0
+    writer: Literal["student", "teacher"] = "student"
+    prompt: float = 0.25
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1 or not self.temperature > 0:
             raise UserError(
                 f"distillation needs a weight in 0 .. 1 and a temperature above 0, got {self.weight}, "
                 f"{self.temperature}"
+            )
+        if not 0 <= self.written <= 1 or not 0 <= self.prompt <= 1:
+            raise UserError(
+                f"shares of the batches and of their steps lie in 0 .. 1, got {self.written}, {self.prompt}"
             )
 
 
@@ -108,7 +129,8 @@ class TokenRecipe(LightningModule, ABC):
     conditioned decoders also `label`, int64 `[batch]`, `text`, bytes `[batch, byte]` or strings, and for timed ones
     `durations`. All that is random in a step is drawn from (seed, number of the batch), so a resumed run equals an
     uninterrupted one. Precision, gradient accumulation and strategies are the trainer's options; where it
-    accumulates, give epochs of a multiple of as many batches. For fully sharded weights: `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
+    accumulates, give epochs of a multiple of as many batches. For fully sharded weights:
+    `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
     --trainer.strategy.save_distributed_checkpoint=false`.
 
     Args:
@@ -175,6 +197,15 @@ class TokenRecipe(LightningModule, ABC):
             cond: Of that item.
         """
 
+    def noise_of(self, number: int, *names: int) -> Noise:
+        """What is random about training batch `number`; `names` tell apart what it is for."""
+        return Noise(self.seed).derive(number, *names)
+
+    @property
+    def conditioning(self) -> tuple[str, ...]:
+        """Kinds of condition that are taken from batches."""
+        return self.decoder.info.conditioning
+
     @property
     def network(self) -> TokenModel:
         """What is trained."""
@@ -204,7 +235,7 @@ class TokenRecipe(LightningModule, ABC):
         torch.manual_seed(self.seed * 1_000_003 + number)
         conditions = self.conditions(batch)
         if conditions is not None:
-            conditions = conditions.dropped(self.condition_dropout, Noise(self.seed).derive(number))
+            conditions = conditions.dropped(self.condition_dropout, self.noise_of(number))
         loss, self._report, tokens = self.objective(batch, conditions, number)
         if "durations" in self.decoder.info.conditioning:
             self._report["durations"] = self.decoder.duration_loss(conditions)
@@ -215,7 +246,7 @@ class TokenRecipe(LightningModule, ABC):
 
     def conditions(self, batch: Mapping[str, Any]) -> Conditions | None:
         """Conditions of a batch, of the kinds that the decoder takes; None if it takes none."""
-        kinds = self.decoder.info.conditioning
+        kinds = self.conditioning
         if not kinds:
             return None
         text = batch.get("text")
@@ -230,6 +261,11 @@ class TokenRecipe(LightningModule, ABC):
                 )
             given["durations"] = batch["durations"].float()
         return Conditions(**{kind: given[kind] for kind in kinds})
+
+    def pack(self, batch: Mapping[str, Any]) -> Int[Tensor, "R N S"]:
+        """The steps of a batch."""
+        codes, lengths = batch["codes"], batch["lengths"]
+        return self.layout.pack(codes, lengths if lengths.ndim == 1 else None)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return adamw(self.decoder, self.optimization.rate, self.optimization, matrices_only=True)
@@ -314,7 +350,7 @@ class DecoderRecipe(TokenRecipe):
             raise UserError("this recipe predicts the next step and needs a causal decoder")
         super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
         self.distillation = distillation
-        self.teacher: list[TokenModel] = []  # in a list: not a part of this module, nor of its checkpoints
+        self.teacher: Teacher | None = None
 
     def setup(self, stage: str) -> None:
         """Fetch the teacher, too.
@@ -323,27 +359,45 @@ class DecoderRecipe(TokenRecipe):
             UserError: Codes of other codebooks than the layout's, or a teacher of other tokens.
         """
         super().setup(stage)
-        if self.distillation is not None and not self.teacher:
-            self.teacher.append(find_teacher(self.distillation.teacher, self.facts))
+        if self.distillation is not None and self.teacher is None:
+            self.teacher = Teacher(self.distillation.teacher)
+            self.teacher.check(self.facts)
 
     def on_fit_start(self) -> None:
-        for teacher in self.teacher:
-            teacher.to(self.device)
+        if self.teacher is not None:
+            self.teacher.to(self.device)
 
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
         """Cross-entropy of each step given those before it, and the divergence from the teacher's law."""
-        tokens = self.pack(batch)
+        tokens, given = self.pack(batch), 0
+        if own := self.goes_on_alone(number):
+            tokens, given = self.write(batch, tokens, cond, number)
         logits, targets = self.predict(self.decoder, tokens, batch, cond)
+        targets[:, : max(given - 1, 0)] = IGNORED
         with torch.autocast(self.device.type, enabled=False):
-            parts = {"cross_entropy": cross_entropy(logits.flatten(0, 2), targets.flatten())}
-            loss = parts["cross_entropy"]
-            for teacher in self.teacher:
+            loss, parts = logits.new_zeros(()), {}
+            if not own:
+                loss = parts["cross_entropy"] = cross_entropy(logits.flatten(0, 2), targets.flatten())
+            if self.teacher is not None:
                 with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
-                    law, _ = self.predict(teacher, tokens, batch, cond)
-                parts["distillation"] = divergence(logits, law, targets, self.distillation.temperature)
-                weight = self.distillation.weight
-                loss = (1 - weight) * loss + weight * parts["distillation"]
+                    law, _ = self.predict(self.teacher.decoder, tokens, batch, cond)
+                how, weight = self.distillation, 1.0 if own else self.distillation.weight
+                far = divergence(logits, law, targets, how.temperature, how.divergence)
+                parts["written" if own else "distillation"] = far
+                loss = (1 - weight) * loss + weight * far
         return Objective(loss, parts, int((targets != IGNORED).sum()))
+
+    def goes_on_alone(self, number: int) -> bool:
+        """Whether batch `number` is to be gone on with instead of the data's own."""
+        return self.distillation is not None and chosen(self.noise_of(number, CHOICE), self.distillation.written)
+
+    def write(
+        self, batch: Mapping[str, Any], tokens: Int[Tensor, "R N S"], cond: Conditions | None, number: int
+    ) -> Written:
+        """The batch's steps, gone on with by student or teacher."""
+        writer = self.decoder if self.distillation.writer == "student" else self.teacher.decoder
+        noise, prompt = self.noise_of(number, WRITING), self.distillation.prompt
+        return written(writer, self.layout, batch, tokens, cond, noise, prompt)
 
     def foretell(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Foretold:
         """Every step but the first."""
@@ -353,26 +407,13 @@ class DecoderRecipe(TokenRecipe):
         """How the decoder goes on with the beginning of the item."""
         return self.preview.sample(decoder, self.layout, batch, cond, Noise(self.seed))
 
-    def pack(self, batch: Mapping[str, Any]) -> Int[Tensor, "R N S"]:
-        """The steps of a batch."""
-        codes, lengths = batch["codes"], batch["lengths"]
-        return self.layout.pack(codes, lengths if lengths.ndim == 1 else None)
-
     def predict(
         self, decoder: TokenModel, tokens: Int[Tensor, "R N S"], batch: Mapping[str, Any], cond: Conditions | None
     ) -> tuple[Float[Tensor, "R M S V"], Int[Tensor, "R M S"]]:
         """Logits of each step but the first, and what came: tokens that can come out, `IGNORED` for all others."""
-        state = None if cond is None else decoder.init_state(len(tokens), 0, cond)
-        before, after = tokens[:, :-1], tokens[:, 1:]
-        positions = positions_of(self.layout, decoder.info, tuple(batch["codes"].shape[2:]))
-        if positions is not None:
-            positions = positions[:, :-1].to(tokens.device)
-            positions = positions.expand(len(tokens), *positions.shape[1:])
-        logits, hidden = decoder(before, positions, state)
-        if decoder.info.depth:
-            logits = decoder.depth(hidden, after)
+        after = tokens[:, 1:]
         cards = torch.tensor(self.layout.cards, device=tokens.device)
-        return logits, after.where(after < cards, IGNORED)
+        return read(decoder, self.layout, tokens, batch, cond).logits, after.where(after < cards, IGNORED)
 
 
 class Tally:
@@ -424,22 +465,54 @@ class Tally:
         return scores
 
 
+def read(
+    decoder: TokenModel,
+    layout: Layout,
+    tokens: Int[Tensor, "R N S"],
+    batch: Mapping[str, Any],
+    cond: Conditions | None,
+) -> Output:
+    """What a causal decoder says behind each step of a batch but the last; of all codes of the next one."""
+    state = None if cond is None else decoder.init_state(len(tokens), 0, cond)
+    positions = positions_of(layout, decoder.info, tuple(batch["codes"].shape[2:]))
+    if positions is not None:
+        positions = positions[:, :-1].to(tokens.device)
+        positions = positions.expand(len(tokens), *positions.shape[1:])
+    logits, hidden = decoder(tokens[:, :-1], positions, state)
+    if decoder.info.depth:
+        logits = decoder.depth(hidden, tokens[:, 1:])
+    return Output(logits, hidden)
+
+
 def divergence(
     logits: Float[Tensor, "R M S V"],
     teacher: Float[Tensor, "R M S V"],
     targets: Int[Tensor, "R M S"],
     temperature: float,
+    kind: Divergence = "forward",
 ) -> Float[Tensor, ""]:
-    """Mean Kullback-Leibler divergence of the teacher's law to the student's, over all targets, in nats.
+    """Mean divergence of the teacher's law p and the student's q over all targets.
 
-    Times the squared temperature, so that gradients keep their size at any.
+    Kullback-Leibler divergence in nats, `forward` KL(p, q) or `reverse` KL(q, p); `jensen-shannon`, the mean of
+    KL(p, m) and KL(q, m), where m is the mean of both; `total-variation`, half the sum of |p - q|, in 0 .. 1.
+
+    Times the squared temperature, or of the total variation times the temperature, so that gradients keep their size at
+    any.
     """
     known = targets != IGNORED
     student, law = (log_softmax(each[known] / temperature, -1) for each in (logits, teacher))
     possible = law > -torch.inf  # tokens behind a smaller codebook's card have probability 0 in both
     student, law = student.where(possible, 0), law.where(possible, 0)
-    each = (kl_div(student, law, reduction="none", log_target=True) * possible).sum(-1)
-    return each.mean() * temperature**2
+    if kind == "forward":
+        each = law.exp() * (law - student)
+    elif kind == "reverse":
+        each = student.exp() * (student - law)
+    elif kind == "jensen-shannon":
+        middle = torch.logaddexp(law, student) - LOG2
+        each = (law.exp() * (law - middle) + student.exp() * (student - middle)) / 2
+    else:
+        each = (law.exp() - student.exp()).abs() / 2
+    return (each * possible).sum(-1).mean() * temperature ** (1 if kind == "total-variation" else 2)
 
 
 def padding(batch: Mapping[str, Any]) -> float:
@@ -447,21 +520,3 @@ def padding(batch: Mapping[str, Any]) -> float:
     codes, lengths = batch["codes"], batch["lengths"]
     cells = lengths.view(len(codes), -1).prod(1).sum()
     return 1 - int(cells) / codes[:, 0].numel()
-
-
-def find_teacher(name: str, facts: TokenFacts) -> TokenModel:
-    """The decoder to learn from, in eval mode.
-
-    Raises:
-        UserError: There is none, or it is of other tokens.
-    """
-    from zoo.recipes.export import export
-    from zoo.registry import load
-
-    teacher: Any = export(name)[0] if Path(name).suffix == ".ckpt" else load(name)
-    if not isinstance(teacher, TokenModel):
-        raise UserError(f"{name} is no decoder; a teacher predicts tokens")
-    if what := facts.difference(teacher.tokens):
-        raise UserError(f"the teacher {name} is of another {what}; distillation needs the same tokens")
-    teacher.checked = False
-    return teacher.requires_grad_(False)

@@ -16,9 +16,11 @@ from zoo.codecs.errors import UserError
 from zoo.decoders.base import TokenModel
 from zoo.decoders.layouts import Layout
 from zoo.decoders.sampling import Law, Noise, decode
+from zoo.decoders.sampling.proposers import Proposer
 from zoo.recipes.logging import show_clip, show_pictures
+from zoo.recipes.writing import given_of, grid_of
 from zoo.registry import load_codec
-from zoo.token_facts import TokenFacts, positions_of
+from zoo.token_facts import TokenFacts
 from zoo.vocabulary import Vocabulary
 
 
@@ -41,27 +43,34 @@ class Preview:
     codec: str | None = None
 
     def sample(
-        self, decoder: TokenModel, layout: Layout, batch: Mapping[str, Any], cond: Any, noise: Noise
+        self,
+        decoder: TokenModel,
+        layout: Layout,
+        batch: Mapping[str, Any],
+        cond: Any,
+        noise: Noise,
+        proposer: Proposer | None = None,
+        window: int = 5,
     ) -> dict[str, Tensor]:
         """Codes of the first item of a batch (`target`), and of its continuation (`sample`): `[codebook, *grid]`.
 
-        -1 is no code. `given` is how many steps were given.
+        -1 is no code. `given` is how many steps were given, `steps` how many came, in so many passes (`forwards`).
         """
         codes, lengths = batch["codes"][:1], batch["lengths"][:1]
         if lengths.ndim == 1:
             codes, lengths = codes[..., : int(lengths)], None
-        shape = tuple(codes.shape[2:])
-        tokens = layout.pack(codes, None)
-        given = min(max(1, round(self.prompt * tokens.shape[1])), tokens.shape[1] - 1)
-        positions = positions_of(layout, decoder.info, shape)
+        shape, tokens = tuple(codes.shape[2:]), layout.pack(codes, None)
+        given = given_of(tokens, self.prompt)
         result = decode(
             decoder, tokens[:, :given], min(self.steps, tokens.shape[1] - given),
-            Law(temperature=self.temperature), noise, cond=cond,
-            forced=layout.forced(shape)[None].to(tokens.device),
-            positions=None if positions is None else positions.to(tokens.device),
+            Law(temperature=self.temperature), noise, proposer, window=window, cond=cond,
+            **grid_of(decoder, layout, {"codes": codes}),
         )  # fmt: skip
         sampled = torch.cat([tokens[:, :given], result.codes], 1)
-        return {"target": codes[0], "sample": layout.unpack(sampled, shape)[0], "given": torch.tensor(given)}
+        counts = {"given": given, "steps": int(result.lengths), "forwards": len(result.trace.target_forwards)}
+        return {"target": codes[0], "sample": layout.unpack(sampled, shape)[0]} | {
+            name: torch.tensor(count) for name, count in counts.items()
+        }
 
 
 def show_sample(

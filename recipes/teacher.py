@@ -1,0 +1,48 @@
+"""A trained decoder that another one learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.codecs.errors import UserError
+from zoo.decoders.base import TokenModel
+from zoo.token_facts import TokenFacts
+
+
+class Teacher:
+    """A frozen decoder in eval mode; neither a part of the module that holds it, nor of its checkpoints.
+
+    Args:
+        name: As `zoo.load` takes it, or the `last.ckpt` of a training run.
+
+    Attributes:
+        decoder: It itself.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+
+    def __init__(self, name: str):
+        from zoo.recipes.export import export
+        from zoo.registry import load
+
+        found: Any = export(name)[0] if Path(name).suffix == ".ckpt" else load(name)
+        if not isinstance(found, TokenModel):
+            raise UserError(f"{name} is no decoder; a teacher predicts tokens")
+        found.checked = False
+        self.name, self.decoder = name, found.requires_grad_(False)
+
+    def check(self, facts: TokenFacts) -> None:
+        """
+        Raises:
+            UserError: It is of other tokens.
+        """
+        if what := facts.difference(self.decoder.tokens):
+            raise UserError(f"the teacher {self.name} is of another {what}; learning from it needs the same tokens")
+
+    def to(self, device: torch.device) -> None:
+        """Move it to where the others are."""
+        self.decoder.to(device)
