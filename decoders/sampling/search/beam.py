@@ -79,7 +79,6 @@ class Chooser(Protocol):
         score: Float[Tensor, "R B"],
         logp: Float[Tensor, "R B Q V"],
         ending: Bool[Tensor, "R 1 V"],
-        left: Int[Tensor, "R"],
     ) -> tuple[Choice, Choice]:
         """The best with one step more, and the best of those that go on, which then do.
 
@@ -87,14 +86,13 @@ class Chooser(Protocol):
             score: Of the paths; -inf: dead.
             logp: Laws of their next step.
             ending: Which tokens of the first codebook end a path.
-            left: Steps behind this one that there is room for.
         """
 
 
 class Widest:
     """The most probable ones."""
 
-    def choose(self, score: Tensor, logp: Tensor, ending: Tensor, left: Tensor) -> tuple[Choice, Choice]:
+    def choose(self, score: Tensor, logp: Tensor, ending: Tensor) -> tuple[Choice, Choice]:
         return best_steps(score, logp), best_steps(score, going_on(logp, ending))
 
 
@@ -118,7 +116,7 @@ def search(paths: Paths, chooser: Chooser, groups: int, length_penalty: float, p
     while alive.any():
         length, logp = paths.grown + 1, paths.laws().view(parts, width, *paths.logp.shape[3:], -1)
         ending = paths.ending().repeat_interleave(groups, 0)
-        best, going = chooser.choose(score, logp, ending, room - length)
+        best, going = chooser.choose(score, logp, ending)
         ended = ending.expand(-1, width, -1).gather(2, best.tokens[..., :1])[..., 0] & alive[:, None]
         kept.add(best, ended, length, length_penalty)
         furthest = room if length_penalty > 0 else torch.full_like(room, length)

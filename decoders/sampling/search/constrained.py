@@ -37,8 +37,8 @@ def constrained_beam_search(
     have come equally far with the phrases form a bank, the best of each bank are found as in grid beam search (Hokamp
     and Liu, arXiv 1704.07138), and the width is dealt out to the banks in turns, the furthest first. How far each
     phrase is, says its automaton (Knuth, Morris and Pratt, 1977), so that a phrase that is broken off resumes where it
-    can. No token ends a path before all phrases stand, and none is allowed behind which there is no room for the rest,
-    one phrase behind the other: so phrases overlap where that is probable, and not because room is short.
+    can. No token ends a path before all phrases stand. The best path of the furthest bank is always kept, and a token
+    that leads it further is among all tokens: so the phrases stand after as many steps as they have tokens.
 
     Exactness: approximate; that the phrases stand is certain.
     Cost: that of `beam_search`, and a sorting of all tokens for each token of the phrases.
@@ -69,7 +69,14 @@ def constrained_beam_search(
     banks = _Banks(phrases, model.info.vocabulary, paths)
     if banks.length > int(paths.room.min()):
         raise ValueError(f"the phrases have {banks.length} tokens, and there is room for {int(paths.room.min())} steps")
-    return search(paths, banks, 1, length_penalty, patience)
+    found = search(paths, banks, 1, length_penalty, patience)
+    lost = found.scores[:, 0].isneginf()
+    if lost.any():
+        raise ValueError(
+            f"the law forbids every way to the phrases in row {int(lost.int().argmax())}; leave truncations and"
+            " grammars out, or ask for other phrases"
+        )
+    return found
 
 
 class _Banks:
@@ -87,18 +94,11 @@ class _Banks:
         self.length = int(self.sizes.sum())
         self.state = paths.codes.new_zeros(paths.rows, paths.count, len(phrases))
 
-    def choose(self, score: Tensor, logp: Tensor, ending: Tensor, left: Tensor) -> tuple[Choice, Choice]:
+    def choose(self, score: Tensor, logp: Tensor, ending: Tensor) -> tuple[Choice, Choice]:
         next = [table[self.state[..., phrase]] for phrase, table in enumerate(self.tables)]
         states = torch.stack(next, -1) if next else self.state[:, :, None].expand(-1, -1, logp.shape[-1], -1)
         missing = self._missing(states)
-        allowed = (missing <= left[:, None, None]) & ~(ending & (missing > 0))
-        total = (score[..., None] + logp[:, :, 0]).masked_fill(~allowed, -math.inf)
-        lost = torch.isfinite(score).any(1) & ~torch.isfinite(total).flatten(1).any(1)
-        if lost.any():
-            raise ValueError(
-                f"the law forbids every way to the phrases in row {int(lost.int().argmax())}; leave truncations and"
-                " grammars out, or ask for other phrases"
-            )
+        total = (score[..., None] + logp[:, :, 0]).masked_fill(ending & (missing > 0), -math.inf)
         best, going = (
             self._dealt(found, missing, logp) for found in (total, total.masked_fill(ending, -math.inf))
         )  # fmt: skip
@@ -107,7 +107,7 @@ class _Banks:
         return best, going
 
     def _missing(self, states: Int[Tensor, "*paths J"]) -> Int[Tensor, "*paths"]:
-        """Steps that are enough to complete all phrases: the one that is furthest first, then the others in full."""
+        """Tokens that surely complete all phrases: of the one that is furthest its rest, then of the others all."""
         whole = states == self.sizes
         rest = self.sizes.expand_as(states).masked_fill(whole, 0).sum(-1)
         return rest - states.masked_fill(whole, 0).amax(-1) if len(self.tables) else rest

@@ -59,7 +59,7 @@ class _Apart:
     def __init__(self, groups: int, diversity: float):
         self.groups, self.diversity = groups, diversity
 
-    def choose(self, score: Tensor, logp: Tensor, ending: Tensor, left: Tensor) -> tuple[Choice, Choice]:
+    def choose(self, score: Tensor, logp: Tensor, ending: Tensor) -> tuple[Choice, Choice]:
         chosen = torch.zeros_like(logp[:: self.groups, 0])
         best, going = [], []
         for group in range(self.groups):

@@ -11,12 +11,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.contrastive_search import contrastive_search
 from zoo.decoders.sampling.law import Law
 from zoo.decoders.sampling.noise import Noise
+from zoo.decoders.sampling.result import Result
 from zoo.decoders.sampling.search.bayes_risk import minimum_bayes_risk
 from zoo.decoders.sampling.search.beam import beam_search
 from zoo.decoders.sampling.search.best_of import best_of
-from zoo.decoders.sampling.search.candidates import Ranked
 from zoo.decoders.sampling.search.constrained import constrained_beam_search
 from zoo.decoders.sampling.search.diverse import diverse_beam_search
 from zoo.decoders.sampling.search.superposed import superposed_decoding
@@ -32,7 +33,7 @@ class Named:
         draws: It draws at random; else it finds the same each time.
     """
 
-    function: Callable[..., Ranked]
+    function: Callable[..., Result]
     settings: dict[str, Any]
     draws: bool = False
 
@@ -44,7 +45,7 @@ class Named:
         law: Law,
         noise: Noise,
         **options: Any,
-    ) -> Ranked:
+    ) -> Result:
         """See `decode`, and the function."""
         drawing = {"noise": noise} if self.draws else {}
         return self.function(model, prompt, steps, law=law, **drawing, **self.settings, **options)
@@ -53,6 +54,7 @@ class Named:
 NAMES: dict[str, Callable[[int], Named]] = {
     "beam": lambda count: Named(beam_search, {"width": count}),
     "best-of": lambda count: Named(best_of, {"count": count}, draws=True),
+    "contrastive": lambda count: Named(contrastive_search, {"candidates": count}),
     "diverse": lambda count: Named(diverse_beam_search, {"width": count, "groups": count}),
     "mbr": lambda count: Named(minimum_bayes_risk, {"count": count}, draws=True),
     "superposed": lambda count: Named(superposed_decoding, {"drafts": count}),
