@@ -338,12 +338,20 @@ def generate_command(
     proposer: Annotated[
         str | None,
         typer.Option(
-            help="Draft ahead: ngram, jacobi, lookahead, or draft:MODEL, a smaller decoder of the same tokens; masked"
-            " decoders: self."
+            help="Draft ahead. Copies: ngram, copyspec, suffix-automaton, input-copy:TEXT. Guesses: jacobi, lookahead,"
+            " recycling, trigram. A smaller decoder of the same tokens: draft:MODEL, in trees opt-tree:MODEL and"
+            " dyspec:MODEL, stopped by a trained head specdec:MODEL,head=FILE, drafted for itself staged:MODEL+ngram."
+            " Parts of the decoder: early-exit:LAYERS, swift, heads:NAME. Of others: copyspec+draft:MODEL where nothing"
+            " matches, phrases+draft:MODEL, bandit+ngram+jacobi, exp3+ngram+jacobi. Settings come behind the name, in"
+            " order or named: ngram:4,2, draft:MODEL,confident=0.3. Masked decoders: self."
         ),
     ] = None,
     rule: Annotated[
-        str | None, typer.Option(help="Which drafts stand, by name; default: equal, the same tokens as without.")
+        str | None,
+        typer.Option(
+            help="Which drafts stand: equal (default: the same tokens as without); of the same law rejection, block,"
+            " coupled, gumbel and, for trees, recursive; typical:0.09,0.3, lenient:0.5 and top_k:2 let more stand."
+        ),
     ] = None,
     window: Annotated[int | None, typer.Option(min=1, help="Longest draft in steps; default: 5.")] = None,
     passes: Annotated[
@@ -365,7 +373,24 @@ def generate_command(
         typer.Option(
             help="Look at several candidates and keep one: beam:8 and diverse:8 follow the 8 most probable texts,"
             " best-of:8 draws 8 and takes the most probable, mbr:16 draws 16 and takes the one most like the others,"
-            " superposed:3 writes 3 at the cost of one, roughly."
+            " superposed:3 writes 3 at the cost of one, roughly; contrastive:5 takes of 5 what is least like before."
+        ),
+    ] = None,
+    processor: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Look at what came before: mirostat:3 (bits), repetition:1.2, repetition-aware:0.1,10, no-repeat:3;"
+            " of text regex:PATTERN, json:SCHEMA, lark:GRAMMAR, each a text or a file. Several, in order."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="A weaker decoder, whose likings are taken off: MODEL or MODEL,weight=0.5,plausible=0.1."),
+    ] = None,
+    zipar: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pictures of whole cells: begin a row when the one above is N cells ahead; approximate."
         ),
     ] = None,
     phrase: Annotated[
@@ -406,7 +431,8 @@ def generate_command(
             size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
             top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
             passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, search=search,
-            phrases=phrase or (), speed=speed, seed=seed, codec=codec, device=device, progress=progress, stream=show,
+            phrases=phrase or (), processors=processor or (), against=against, zipar=zipar, speed=speed, seed=seed,
+            codec=codec, device=device, progress=progress, stream=show,
         )  # fmt: skip
     facts = found.facts()
     files = [str(file) for file in found.files]

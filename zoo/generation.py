@@ -12,7 +12,9 @@ from zoo.codecs.errors import UserError
 from zoo.codecs.image.tiling import Progress
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.choosers import Chooser
+from zoo.decoders.sampling.processors import Processor
 from zoo.decoders.sampling.proposers import Proposer
+from zoo.decoders.sampling.rules import Rule
 from zoo.decoders.sampling.search import Named
 from zoo.generation_choice import Made
 from zoo.generation_media import codec_for, show
@@ -39,13 +41,16 @@ def generate(
     top_p: float | None = None,
     guidance: float = 1.0,
     proposer: str | Proposer | None = None,
-    rule: str | None = None,
+    rule: str | Rule | None = None,
     window: int | None = None,
     passes: int | Sequence[int] | None = None,
     schedule: str | None = None,
     chooser: str | Chooser | Made | None = None,
     search: str | Named | None = None,
     phrases: Sequence[str] = (),
+    processors: Sequence[str | Processor] = (),
+    against: str | TokenModel | None = None,
+    zipar: int | None = None,
     speed: float | None = None,
     seed: int = 0,
     codec: str | Path | None = None,
@@ -70,7 +75,8 @@ def generate(
         count: How many.
         temperature, top_k, top_p: See `zoo.decoders.sampling.Law`; the default temperature is .8 for text, else 1.
         guidance: Scale of classifier-free guidance; 1: none.
-        proposer: Of drafts: a name in `proposers.NAMES`, "draft:MODEL" for a smaller decoder of the same tokens, or a
+        proposer: Of drafts: one of `zoo.generation_drafts.PROPOSERS` with its settings, as in "ngram:4",
+            "draft:MODEL,confident=0.3" for a smaller decoder of the same tokens, "bandit+ngram+jacobi", or a
             proposer. Of masked decoders: "self", which drafts `window` passes ahead; default: 3.
         rule, window: What stands of a draft, by name, and its most slots. Default: "equal" and 5.
         passes: Masked decoders: forward passes, for all codebooks together or for each in turn. Default: 16; where the
@@ -82,6 +88,12 @@ def generate(
             with noise.
         search: In place of drawing step by step: a name in `search.NAMES` with the number of its candidates, as in
             "beam:8", or what `search.find` gives. Those that do not draw look for probable texts at temperature 1.
+        processors: What bends the law by what came before, in order, as `zoo.generation_drafts` writes it:
+            "mirostat:3", "repetition:1.2", "repetition-aware", "no-repeat:3", "regex:PATTERN", "json:SCHEMA" or a
+            processor.
+        against: A weaker decoder of the same tokens, whose likings are taken off (contrastive decoding): "MODEL",
+            "MODEL,weight=0.5,plausible=0.1" or a decoder.
+        zipar: Pictures of whole cells: begin a row when the one above is so many cells ahead; approximate.
         phrases: Of text: what must stand in it; "beam:8" unless `search` is another beam search.
         speed: Speech: times the mean pace of the speaker.
         seed: Of all that is drawn.
@@ -103,7 +115,7 @@ def generate(
     request = request_for(decoder, medium, prompt, text, label, steps, seconds, size, count, speed)
     sampling = sampling_for(
         decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, schedule, chooser, search,
-        phrases, seed,
+        phrases, processors, against, zipar, seed,
     )  # fmt: skip
     if guidance != 1 and request.label is None and request.text is None:
         raise UserError("guidance leads towards a class or a text; give one")

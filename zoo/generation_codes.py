@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,13 +15,15 @@ from zoo.codecs.errors import UserError
 from zoo.codecs.image.tiling import Progress
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions
-from zoo.decoders.layouts import Layout
+from zoo.decoders.layouts import Layout, Raster
 from zoo.decoders.layouts.base import Shape
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
-from zoo.decoders.sampling import Law, Noise, Result, decode_masked, stream
+from zoo.decoders.sampling import Law, Noise, Result, decode_masked, decode_zipar, stream
 from zoo.decoders.sampling.choosers import Chooser, Confidence
 from zoo.decoders.sampling.proposers import Outcome, Proposer
+from zoo.decoders.sampling.rules import Equal, Rule
 from zoo.decoders.sampling.search import Named
+from zoo.decoders.side_by_side import SideBySide
 from zoo.token_facts import positions_of
 
 ROWS = 16  # drawn side by side: a pass reads all weights, however many rows it is for
@@ -40,6 +42,8 @@ class Sampling:
         proposer: Makes what drafts for rows of these conditions; None: one step at a time.
         rule, window: See `zoo.decoders.sampling.stream`.
         search: What takes the place of drawing step by step; None: nothing.
+        against: A decoder that reads the law's second stream; None: the same one reads all.
+        zipar: Of pictures: cells that the row above is ahead where rows are drawn side by side; None: one by one.
         passes: Of masked decoders: for all codebooks together, or for each in turn; (): `PASSES`.
         schedule, ahead: See `zoo.decoders.sampling.decode_masked`.
         chooser: Makes what chooses the places that are filled, for rows of these conditions.
@@ -48,20 +52,24 @@ class Sampling:
     law: Law
     seed: int = 0
     proposer: Callable[[Conditions | None], Proposer] | None = None
-    rule: str = "equal"
+    rule: Rule = field(default_factory=Equal)
     window: int = 5
     passes: tuple[int, ...] = ()
     schedule: str = "cosine"
     ahead: int = 0
     chooser: Callable[[Conditions | None], Chooser] = lambda _: Confidence()
     search: Named | None = None
+    against: TokenModel | None = None
+    zipar: int | None = None
 
     def noise(self, ids: Sequence[int]) -> Noise:
         """Of rows of these ids: what a row gets does not depend on what is drawn beside it."""
         return Noise(self.seed, rows=tuple(ids))
 
-    def conditions(self, cond: Conditions | None) -> Conditions | None:
+    def conditions(self, cond: Conditions | None) -> Conditions | list[Conditions | None] | None:
         """Those of all streams of the law."""
+        if self.against is not None:
+            return cond and [cond, cond if self.against.info.conditioning else None]
         copies = len(self.law.streams)
         return cond if cond is None or copies == 1 else Conditions.stack([cond, *[None] * (copies - 1)])
 
@@ -148,6 +156,8 @@ class Task:
         """By the loop that the decoder takes."""
         if isinstance(core(self.model), NextScaleDecoder):
             return self.scale_by_scale()
+        if self.sampling.zipar is not None:
+            return self.rows_side_by_side(self.sampling.zipar)
         return self.step_by_step(stop, watch) if self.model.info.causal else self.by_filling_in()
 
     def step_by_step(self, stop: int | None, watch: Callable[[Outcome], None] | None) -> Drawn:
@@ -175,6 +185,21 @@ class Task:
         needed = [steps_of(layout, shape) for shape in shapes]
         cut = [part[None, :count] for part, count in zip(tokens, needed, strict=True)]
         return Drawn([layout.unpack(part, shape)[0] for part, shape in zip(cut, shapes, strict=True)], results)
+
+    def rows_side_by_side(self, window: int) -> Drawn:
+        """Pictures of one size, a cell of every row that has begun in a pass."""
+        layout, shape, sampling = self.layout, self.shapes[0], self.sampling
+        assert isinstance(layout, Raster), "who asks for rows side by side has seen to it"
+        if self.prompt is not None:
+            raise UserError("rows side by side are of whole pictures; leave the prompt out")
+        begin, places = self._begin(shape), positions_of(layout, self.model.info, shape)
+        prompt = begin.expand(len(self.shapes) * len(sampling.law.streams), -1, -1).to(self.device)
+        result = decode_zipar(
+            self.model, prompt, layout, shape, window, sampling.law, sampling.noise(self.ids),
+            cond=sampling.conditions(self.cond), positions=None if places is None else places.to(self.device),
+        )  # fmt: skip
+        steps = torch.cat((prompt[: len(self.shapes)], result.codes), 1)[:, : steps_of(layout, shape)]
+        return Drawn(list(layout.unpack(steps.cpu(), shape)), [result])
 
     def by_filling_in(self) -> Drawn:
         """All places of a row, known ones as they are."""
@@ -238,7 +263,8 @@ class Task:
             places = pad_sequence([found[0] for found in positions], batch_first=True).to(self.device)
         copies, cond = len(sampling.law.streams), self.cond and self.cond.rows(torch.tensor(rows))
         prompt = pad_sequence([tokens[row] for row in rows], batch_first=True).to(self.device)
-        begin = (self.model, prompt.repeat(copies, 1, 1), (whole - lengths).to(self.device), sampling.law)
+        model = self.model if sampling.against is None else SideBySide(self.model, sampling.against)
+        begin = (model, prompt.repeat(copies, 1, 1), (whole - lengths).to(self.device), sampling.law)
         noise = sampling.noise([self.ids[row] for row in rows])
         options: dict[str, Any] = dict(
             lengths=lengths.repeat(copies).to(self.device), cond=sampling.conditions(cond),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,27 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo import registry
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import printable
 from zoo.configs import suggestion
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions, text_ids
+from zoo.decoders.layouts import Raster
 from zoo.decoders.next_scale import NextScaleDecoder
-from zoo.decoders.sampling import Law, proposers, rules
+from zoo.decoders.sampling import Law
 from zoo.decoders.sampling import guidance as streams_of
 from zoo.decoders.sampling.choosers import Chooser
-from zoo.decoders.sampling.proposers import DraftModel, Proposer
+from zoo.decoders.sampling.processors import Processor
+from zoo.decoders.sampling.proposers import Proposer
+from zoo.decoders.sampling.rules import Rule
 from zoo.decoders.sampling.search import Named, with_phrases
 from zoo.decoders.sampling.search import find as find_search
 from zoo.generation_choice import Made, chooser_for, schedule_for
 from zoo.generation_codes import Sampling, core
+from zoo.generation_drafts import amateur_for, drafter, processors_for, read_text, rule_for
 from zoo.pipeline import refuse
 from zoo.token_facts import TokenFacts
 
-DRAFT = "draft:"
 PHRASES = "beam:8"  # the search for phrases, if nobody names one
 TEMPERATURE = {"text": 0.8, "audio": 1.0, "image": 1.0}
 SELF = "self"
@@ -115,16 +117,6 @@ def request_for(
     return Request(prompt, words, number, steps, seconds, size, count, speed)
 
 
-def read_text(text: str | Path) -> str:
-    """The text, or what the file of that name holds."""
-    if not os.path.isfile(text):
-        return str(text)
-    try:
-        return Path(text).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{printable(text)}: cannot be read as text ({error}); give UTF-8") from None
-
-
 def label_number(facts: TokenFacts, kinds: Sequence[str], label: str | int) -> int:
     """Of a class by its name or number.
 
@@ -148,13 +140,16 @@ def sampling_for(
     top_p: float | None,
     guidance: float,
     proposer: str | Proposer | None,
-    rule: str | None,
+    rule: str | Rule | None,
     window: int | None,
     passes: int | Sequence[int] | None,
     schedule: str | None,
     chooser: str | Chooser | Made | None,
     search: str | Named | None,
     phrases: Sequence[str],
+    processors: Sequence[str | Processor],
+    against: str | TokenModel | None,
+    zipar: int | None,
     seed: int,
 ) -> Sampling:
     """How codes of that medium are drawn.
@@ -166,7 +161,10 @@ def sampling_for(
     if search is not None or phrases:
         refuse("a search, which chooses by itself", proposer=proposer, rule=rule, window=window)
     if not decoder.info.causal:
-        refuse("decoders that do not go step by step", search=search, phrases=phrases or None)
+        refuse(
+            "decoders that do not go step by step", search=search, phrases=phrases or None,
+            processor=processors or None, against=against, zipar=zipar,
+        )  # fmt: skip
     if decoder.info.causal:
         refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
     elif isinstance(core(decoder), NextScaleDecoder):
@@ -182,20 +180,33 @@ def sampling_for(
     counts = () if passes is None else (passes,) if isinstance(passes, int) else tuple(passes)
     if min(counts, default=1) < 1 or (window or 1) < 1:
         raise UserError(f"passes {list(counts)} and a window of {window}: ask for 1 or more")
+    if zipar is not None:
+        refuse("rows side by side", proposer=proposer, rule=rule, window=window, search=search, against=against)
+        if not isinstance(layout := decoder.tokens.layout, Raster):
+            raise UserError(
+                f"rows side by side are for decoders of whole cells, row by row (Raster); this one's layout is"
+                f" {type(layout).__name__}: leave zipar out"
+            )
     if guidance != 1 and not decoder.info.conditioning:
         raise UserError("guidance leads towards a condition, and this decoder takes none; leave it out")
     try:
         searched = search_for(decoder, search, phrases)
         usual = TEMPERATURE[medium] if searched is None or searched.draws else 1.0
         heat = usual if temperature is None else temperature
-        law = Law(temperature=heat, top_k=top_k, top_p=top_p, streams=streams_of(guidance))
-        rules.find(rule or "equal")
-        drafts = None if proposer is None else drafter(decoder, proposer)
+        amateur = None if against is None else amateur_for(decoder, against)
+        if amateur is not None and guidance != 1:
+            raise UserError("guidance and another decoder both change the law by streams; take one of them")
+        law = Law(
+            temperature=heat, top_k=top_k, top_p=top_p, processors=processors_for(decoder, processors),
+            streams=streams_of(guidance) if amateur is None else amateur.streams,
+            plausible=None if amateur is None else amateur.plausible,
+        )  # fmt: skip
+        judge, drafts = rule_for(rule), None if proposer is None else drafter(decoder, proposer)
     except ValueError as error:
         raise UserError(str(error)) from None
     return Sampling(
-        law, seed, drafts, rule or "equal", window or 5, counts, schedule_for(medium, schedule), ahead,
-        chooser_for(decoder, medium, chooser), searched,
+        law, seed, drafts, judge, window or 5, counts, schedule_for(medium, schedule), ahead,
+        chooser_for(decoder, medium, chooser), searched, amateur and amateur.model, zipar,
     )  # fmt: skip
 
 
@@ -212,23 +223,3 @@ def search_for(decoder: TokenModel, search: str | Named | None, phrases: Sequenc
     if decoder.tokens.vocabulary is None:
         raise UserError("phrases are for decoders of text; leave them out")
     return with_phrases(found or find_search(PHRASES), [decoder.tokens.vocabulary.encode(each) for each in phrases])
-
-
-def drafter(decoder: TokenModel, proposer: str | Proposer) -> Callable[[Conditions | None], Proposer]:
-    """Makes the proposer for rows of some conditions.
-
-    Raises:
-        UserError: The draft decoder is of other tokens.
-        ValueError: No proposer has the name.
-    """
-    if isinstance(proposer, Proposer):
-        return lambda _: proposer
-    if not proposer.startswith(DRAFT):
-        proposers.find(proposer)  # said now if there is none
-        return lambda _: proposers.find(proposer)
-    name = proposer.removeprefix(DRAFT)
-    draft: Any = registry.load_decoder(name, next(decoder.parameters()).device)
-    if what := decoder.tokens.difference(draft.tokens):
-        raise UserError(f"the decoder {name} is of another {what}; a draft must be of the same tokens")
-    takes = draft.info.conditioning
-    return lambda cond: DraftModel(draft, cond if takes else None)

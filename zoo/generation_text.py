@@ -10,6 +10,7 @@ import torch
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.tiling import Progress
 from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.processors import Grammar
 from zoo.decoders.sampling.proposers import Outcome
 from zoo.generation_codes import Sampling, draw_codes, most_frames
 from zoo.generation_request import Request
@@ -44,28 +45,34 @@ def write_on(
     shape = (len(given) + (request.steps or min(STEPS, room)),)
     printer = None
     if stream is not None:
-        stream(prompt)
-        printer = Printer(vocabulary, stream)
+        printer = Printer(vocabulary, stream, prompt)
     drawn = draw_codes(
         decoder, layout, [shape] * request.count, range(request.count), request.conditions(decoder, request.count),
         sampling, torch.tensor(given, dtype=torch.int64)[None], vocabulary.end, progress, printer,
     )  # fmt: skip
     came = [codes[0, len(given) :].tolist() for codes in drawn.codes]
+    for processor in sampling.law.processors:
+        if isinstance(processor, Grammar) and not all(map(processor.complete, came)):
+            steps = shape[0] - len(given)
+            raise UserError(
+                str(processor.error(f"was not at its end after {steps} tokens; give more steps, or one that ends"))
+            )
     texts = tuple(prompt + decoded(vocabulary, tokens) for tokens in came)
     return Generated("text", tuple(drawn.results), sum(map(len, came)), text=texts)
 
 
 class Printer:
-    """Hands on the text of the first row as its tokens come."""
+    """Hands on the text of the first row as its tokens come, with the first of them what it goes on with."""
 
-    def __init__(self, vocabulary: Vocabulary, stream: Callable[[str], None]) -> None:
-        self.vocabulary, self.stream = vocabulary, stream
+    def __init__(self, vocabulary: Vocabulary, stream: Callable[[str], None], prompt: str = "") -> None:
+        self.vocabulary, self.stream, self.prompt = vocabulary, stream, prompt
         self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def __call__(self, outcome: Outcome) -> None:
         tokens = outcome.tokens[0, : int(outcome.count[0]), 0].tolist()
-        if text := self.utf8.decode(self.vocabulary.decode(tokens)):
+        if text := self.prompt + self.utf8.decode(self.vocabulary.decode(tokens)):
             self.stream(text)
+        self.prompt = ""
 
 
 def decoded(vocabulary: Vocabulary, tokens: list[int]) -> str:

@@ -115,9 +115,9 @@ REFUSED = {
     "unknown seconds": (["generate", "{fill}", "-o", "a.wav"], "say how long: --seconds"),
     "too few steps": (["generate", "{say}", "--steps", "2", "-o", "a.wav"], "2 steps make no whole frame"),
     "one long word": (["generate", "{fill}", "--text", "a" * 33, "-o", "a.wav"], "says at most 32 in one go"),
-    "unknown proposer": (["generate", "{write}", "--prompt", "a", "--proposer", "ngrm"], "no proposer 'ngrm'; there"),
+    "unknown proposer": (["generate", "{write}", "--prompt", "a", "--proposer", "ngrm"], "no proposer 'ngrm'; did you"),
     "unknown rule": (
-        ["generate", "{write}", "--prompt", "a", "--proposer", "ngram", "--rule", "x"], "no rule 'x'; there are",
+        ["generate", "{write}", "--prompt", "a", "--proposer", "ngram", "--rule", "x"], "no rule 'x'; there is",
     ),
     "draft of other tokens": (
         ["generate", "{write}", "--prompt", "a", "--proposer", "draft:{say}"], "is of another layout; a draft must be",

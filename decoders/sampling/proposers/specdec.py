@@ -65,7 +65,7 @@ class Watched(DraftModel):
     def __init__(self, model: TokenModel, cond: Any = None):
         super().__init__(model, cond, confident=torch.finfo(torch.float32).tiny)  # asks, and never stops
         self.verdicts: list[Verdicts] = []
-        self._features: list[Tensor]
+        self._features: list[Tensor] = []
 
     def propose(self, ctx: Context, n: int) -> Draft:
         self._features = []

@@ -1,0 +1,229 @@
+"""Whatever drafts, judges or bends the law is a word on the command line, and every wrong word is one line of help."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from command_line import one_line
+from small_generators import CELL_SIZES, PICTURE_FACTS, SHAPES, answering, core, save_picture_codec, text_decoder
+
+import zoo
+from zoo import acceptance_training, checkpoint
+from zoo.codecs.errors import UserError
+from zoo.decoders.acceptance import AcceptanceHead
+from zoo.decoders.autoregressive import AutoregressiveConfig
+from zoo.decoders.conditioned import ConditionedAutoregressive, ConditionedConfig
+from zoo.decoders.conditioning import ConditionConfig
+from zoo.decoders.layouts import Raster
+from zoo.decoders.sampling import proposers, rules
+from zoo.decoders.sampling.processors import Mirostat
+from zoo.generation_drafts import GRAMMARS, PROCESSORS, PROPOSERS, drafter, processors_for, rule_for
+from zoo.token_facts import TokenFacts
+
+
+def raster_decoder(weights: str):
+    """Draws cell by cell, the codes of a cell at once."""
+    layout = Raster(CELL_SIZES, begin=True)
+    inner = AutoregressiveConfig(layout.cards, core(axes=2, adaptive=16), 64, specials=layout.specials)
+    model = ConditionedAutoregressive(ConditionedConfig(ConditionConfig(16, classes=3, pooled=("labels",)), inner))
+    return answering(model, TokenFacts(layout, **(PICTURE_FACTS | {"weights": weights})))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    found = {name: folder / name for name in ("pictures", "write", "draft", "rows")}
+    cells = save_picture_codec(found["pictures"])
+    decoders = {"write": text_decoder(), "draft": text_decoder(seed=1), "rows": raster_decoder(cells)}
+    for name, decoder in decoders.items():
+        checkpoint.save(decoder, found[name])
+    head = AcceptanceHead(16, 1, inner=4)
+    found["head"], found["source"] = folder / "head.safetensors", folder / "source.txt"
+    head.save(found["head"])
+    found["source"].write_text("abcabc")
+    return SimpleNamespace(**found)
+
+
+WORDS = {
+    "bandit": "bandit:0.5+ngram+draft:{draft},confident=.3",
+    "copyspec": "copyspec:1+draft:{draft}",
+    "draft": "draft:{draft},confident=0.2",
+    "dyspec": "dyspec:{draft},least=0.05",
+    "early-exit": "early-exit:1,confident=.1",
+    "exp3": "exp3:rate=2+ngram+recycling:2",
+    "heads": None,  # see their own tests
+    "input-copy": "input-copy:{source}+ngram",
+    "jacobi": "jacobi:last",
+    "lookahead": "lookahead:2",
+    "ngram": "ngram:3,1",
+    "opt-tree": "opt-tree:{draft},width=2",
+    "phrases": "phrases:2,1+draft:{draft}",
+    "recycling": "recycling:3,.5",
+    "specdec": "specdec:{draft},head={head},threshold=.4",
+    "staged": "staged:{draft}+ngram:2",
+    "suffix-automaton": "suffix-automaton:2+ngram",
+    "swift": None,  # needs more layers than these have
+    "trigram": "trigram:3",
+}
+
+
+@pytest.mark.parametrize("name", PROPOSERS)
+def test_every_proposer_has_a_word_and_changes_nothing(made, name):
+    assert set(WORDS) == set(PROPOSERS)
+    if WORDS[name] is None:
+        return
+    asked = dict(prompt="abcabcab", steps=24, seed=3, temperature=0.5)
+    found = zoo.generate(made.write, proposer=WORDS[name].format(**vars(made)), window=6, **asked)
+    assert found.text == zoo.generate(made.write, **asked).text and found.exactness == "identical"
+    assert found.facts()["accepted_length"] is not None or name in ("trigram", "copyspec")
+
+
+def test_words_become_settings(made):
+    decoder = zoo.load(made.write)
+
+    def of(word):
+        return drafter(decoder, word.format(**vars(made)))(None)
+
+    assert of("ngram:longest=3,shortest=2") == proposers.NGram(3, 2) == of("ngram:3,2")
+    tree = of("opt-tree:{draft},gain=0.2,width=3")
+    assert (tree.width, tree.gain, type(tree)) == (3, 0.2, proposers.OptTree)
+    both = of("exp3:2+ngram+suffix-automaton:3")
+    assert isinstance(both, proposers.Exp3) and both.rate == 2.0 and both.arms[1].shortest == 3
+    copies = of("input-copy:{source}+draft:{draft}")
+    assert copies.source[:, 0].tolist() == list(b"abcabc") and isinstance(copies.fallback, proposers.DraftModel)
+    assert of("early-exit:2").depths == (0, 1) and of("jacobi:block=4").block == 4
+    assert of("staged:{draft}").proposer == proposers.NGram() and of("specdec:{draft},head={head}").confident == 0.5
+    rule = rule_for("typical:0.2,delta=0.5")
+    assert (type(rule), rule.epsilon, rule.delta) == (rules.Typical, 0.2, 0.5) and rule_for("top_k:3").k == 3
+    assert [type(rule_for(name)) for name in rules.RULES] == [type(rule) for rule in rules.RULES.values()]
+    bent = processors_for(decoder, ["mirostat:4,rate=0.2", Mirostat(2.0), "no-repeat:2", "json:{}", "repetition:1.5,9"])
+    assert bent[0] == Mirostat(4.0, 0.2) and bent[2].length == 2 and bent[3].kind == "json" and bent[4].window == 9
+
+
+def test_each_row_gets_a_proposer_of_its_own_and_models_are_read_once(made):
+    make = drafter(zoo.load(made.write), f"bandit+draft:{made.draft}+opt-tree:{made.draft}")
+    first, second = make(None), make(None)
+    assert first is not second and first.arms[0] is not second.arms[0]
+    assert first.arms[0].model is second.arms[1].model
+
+
+def test_the_law_bends_as_it_is_told(made):
+    asked = dict(prompt="ab", steps=30, temperature=0.5, seed=2)
+    plain = zoo.generate(made.write, **asked).text[0]
+    assert len(set(plain)) < 30
+    alone = zoo.generate(made.write, processors=["no-repeat:1"], **asked).results[0].codes[0, :, 0].tolist()
+    assert len(set(alone)) == len(alone)
+    text = zoo.generate(made.write, processors=["regex:[xyz]{3,5}", "mirostat:2"], **asked).text[0]
+    assert 3 <= len(text[2:]) <= 5 and set(text[2:]) <= set("xyz")
+    against = zoo.generate(made.write, against=f"{made.draft},weight=0.5", **asked)
+    assert against.text[0] != plain and against.exactness == "identical"
+    drafted = zoo.generate(made.write, against=f"{made.draft},weight=0.5", proposer="jacobi", window=3, **asked)
+    assert drafted.text == against.text and drafted.facts()["passes"] < 30
+    least = zoo.generate(made.write, search="contrastive:4", **asked)
+    assert least.text[0] != plain and least.facts()["passes"] >= 30
+
+
+def test_rows_of_a_picture_are_drawn_side_by_side(made, run, tmp_path):
+    plain = zoo.generate(made.rows, label="star", codec=made.pictures, seed=1)
+    whole = zoo.generate(made.rows, label="star", codec=made.pictures, seed=1, zipar=PICTURE_FACTS["grid"][1])
+    assert torch.equal(whole.tokens[0].codes, plain.tokens[0].codes) and whole.exactness == "approximate"
+    guided = [
+        zoo.generate(made.rows, label=SHAPES[0], codec=made.pictures, count=2, guidance=2.0, zipar=window).tokens
+        for window in (None, 4)
+    ]
+    assert all(torch.equal(a.codes, b.codes) for a, b in zip(*guided, strict=True))
+    code, out, err = run(
+        "generate",
+        made.rows,
+        "--codec",
+        made.pictures,
+        "--class",
+        "star",
+        "--zipar",
+        1,
+        "-o",
+        tmp_path / "a.png",
+        "--json",
+    )
+    assert (code, err, json.loads(out)["passes"]) == (0, "", 4 + 2)
+
+
+REFUSED = {
+    "a near name": (["--proposer", "ngrm"], "no proposer 'ngrm'; did you mean 'ngram'?"),
+    "a near setting": (["--proposer", "ngram:longst=2"], "no setting 'longst'; did you mean 'longest'?"),
+    "too many settings": (["--proposer", "ngram:3,2,1"], "takes longest, shortest; '3,2,1' is more than that"),
+    "settings of none": (["--proposer", "ngram", "--rule", "equal:1"], "takes no settings; '1' is more than that"),
+    "a setting twice": (["--proposer", "ngram:3,longest=2"], "gets longest twice"),
+    "no number": (["--proposer", "ngram:x"], "the setting longest of the proposer ngram is 'x'; give a whole number"),
+    "no share": (["--proposer", "dyspec:{draft},least=x"], "is 'x'; give a number"),
+    "out of range": (["--proposer", "ngram:1,2"], "matches of 2 to 1 steps"),
+    "no model": (["--proposer", "opt-tree"], "name the model that drafts, too: opt-tree:MODEL"),
+    "no such model": (["--proposer", "draft:none"], "no model 'none'"),
+    "no head": (["--proposer", "specdec:{draft}"], "specdec:{draft},head=FILE, made by `python -m zoo.acceptance_tr"),
+    "no head in it": (["--proposer", "specdec:{draft},head={source}"], "holds no acceptance head"),
+    "no arms": (["--proposer", "bandit"], "name what bandit is to choose among: bandit+ngram+jacobi"),
+    "no part": (["--proposer", "phrases"], "is made of one more proposer, not of 0; write phrases+draft:MODEL"),
+    "a wrong part": (["--proposer", "bandit+ngram+jacoby"], "no proposer 'jacoby'; did you mean 'jacobi'?"),
+    "parts of none": (["--proposer", "ngram+jacobi"], "the proposer ngram is not made of others; leave +jacobi out"),
+    "no layers": (["--proposer", "early-exit"], "say behind how many layers to exit: early-exit:2"),
+    "no heads": (["--proposer", "heads"], "name the heads that draft, too: heads:NAME"),
+    "a tree for chains": (["--proposer", "opt-tree:{draft}", "--rule", "rejection"], "OptTree drafts trees, which the"),
+    "a near rule": (["--proposer", "ngram", "--rule", "rejecton"], "no rule 'rejecton'; did you mean 'rejection'?"),
+    "a rule out of range": (["--proposer", "ngram", "--rule", "lenient:2"], "the lenience is 2.0; expected more than"),
+    "a near processor": (["--processor", "mirostad:3"], "no processor 'mirostad'; did you mean 'mirostat'?"),
+    "a processor out of range": (["--processor", "mirostat:-3"], "surprise -3.0 and rate 0.1; expected bits"),
+    "no grammar": (["--processor", "regex"], "say what the text is to keep to: regex:TEXT, or regex:FILE"),
+    "a grammar without end": (["--processor", 'lark:start: "a" start'], "always needs itself again, and never ends"),
+    "a grammar that is too long": (["--processor", "regex:a{{30}}", "--json"], "was not at its end after 5 tokens; gi"),
+    "against nobody": (["--against", "none"], "no model 'none'"),
+    "against in a wrong way": (["--against", "{draft},wight=2"], "no setting 'wight'; did you mean 'weight'?"),
+    "against too much": (["--against", "{draft},weight=-2"], "weight -2.0, plausible 0.1; expected more than 0"),
+    "rows of text": (["--zipar", "2"], "this one's layout is Parallel: leave zipar out"),
+    "rows and drafts": (["--zipar", "2", "--proposer", "ngram"], "proposer means nothing for rows side by side"),
+    "a search and drafts": (["--search", "contrastive:4", "--proposer", "ngram"], "means nothing for a search"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_done_is_one_line(made, what, capsys):
+    arguments, message = REFUSED[what]
+    arguments = [argument.format(**vars(made)) for argument in arguments]
+    asked = ("generate", made.write, "--prompt", "abab", "--steps", "5", "-o", "-", *arguments)
+    assert message.format(**vars(made)) in one_line(capsys, *asked)
+
+
+def test_pictures_refuse_what_is_for_text_and_processors_side_by_side(made, tmp_path):
+    picture = tmp_path / "a.png"
+    zoo.generate(made.rows, picture, codec=made.pictures)
+    for asked, message in (
+        (dict(processors=["regex:a"]), "a regex grammar is for decoders of text"),
+        (dict(proposer=f"input-copy:{made.source}"), "a text to copy from is for decoders of text"),
+        (dict(processors=["no-repeat:3"], zipar=2), r"has processors \(NoRepeat\), which look at all that stands"),
+        (dict(zipar=2, prompt=picture, size=(24, 16)), "rows side by side are of whole pictures; leave the prompt out"),
+        (dict(against=str(made.draft)), "is of another layout"),
+    ):
+        with pytest.raises(UserError, match=message):
+            zoo.generate(made.rows, codec=made.pictures, **asked)
+
+
+def test_the_help_names_every_part(run):
+    _, out, _ = run("generate", "--help")
+    text = out.replace("\n", " ")
+    for name in (*PROPOSERS, *rules.RULES, *PROCESSORS, *GRAMMARS):
+        assert name in text, name
+
+
+def test_a_head_is_trained_and_used(made, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "head.safetensors"
+    arguments = [str(made.write), str(made.draft), "-o", str(path), "--prompt", "ab", "ba", "--steps", "20"]
+    monkeypatch.setattr(sys, "argv", ["", *arguments, "--count", "2", "--updates", "5"])
+    acceptance_training.main()
+    assert f"{path}: a head for {made.draft}, which drafts for {made.write}, of " in capsys.readouterr().out
+    found = zoo.generate(made.write, prompt="ab", steps=20, proposer=f"specdec:{made.draft},head={path},threshold=.9")
+    assert found.text == zoo.generate(made.write, prompt="ab", steps=20).text
+    with pytest.raises(UserError, match="no step that was judged; .*; ask for more steps"):
+        acceptance_training.train_head(zoo.load(made.write), str(made.draft), ["ab"], steps=1)
