@@ -29,7 +29,7 @@ from zoo.recipes.decoder import (
 )
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization
-from zoo.recipes.preview import Preview
+from zoo.recipes.preview import Pace, Preview
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import chosen, written
 
@@ -94,7 +94,7 @@ class HeadsRecipe(TokenRecipe):
         super().__init__(model, tokens.layout, steps, seed, optimization, condition_dropout, preview, start_from)
         self.teacher, self.learn_from, self.divergence, self.decay = teacher, learn_from, divergence, decay
         self.written, self.prompt = written, prompt
-        self._forwards: list[tuple[int, int]] = []  # steps and passes of each preview
+        self.pace = Pace()
 
     def setup(self, stage: str) -> None:
         """
@@ -157,14 +157,9 @@ class HeadsRecipe(TokenRecipe):
             self.teacher.decoder, self.layout, batch, cond, self.noise_of(0),
             Heads(decoder, width=1), self.decoder.config.heads,
         )  # fmt: skip
-        self._forwards.append((int(media["steps"]), int(media["forwards"])))
+        self.pace.count(media)
         return media
 
     def summary(self) -> dict[str, Score]:
         """Nats of a code over all heads, and how many steps a pass of the target gives, the heads drafting."""
-        scores = super().summary()
-        if self._forwards:
-            steps, forwards = map(sum, zip(*self._forwards, strict=True))
-            scores["steps/forward"] = Score(steps / forwards)
-            self._forwards.clear()
-        return scores
+        return super().summary() | self.pace.take()

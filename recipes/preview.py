@@ -18,6 +18,7 @@ from zoo.decoders.layouts import Layout
 from zoo.decoders.sampling import Law, Noise, decode
 from zoo.decoders.sampling.proposers import Proposer
 from zoo.recipes.logging import show_clip, show_pictures
+from zoo.recipes.metrics import Score
 from zoo.recipes.writing import given_of, grid_of
 from zoo.registry import load_codec
 from zoo.token_facts import TokenFacts
@@ -71,6 +72,24 @@ class Preview:
         return {"target": codes[0], "sample": layout.unpack(sampled, shape)[0]} | {
             name: torch.tensor(count) for name, count in counts.items()
         }
+
+
+class Pace:
+    """How many steps a pass gave in what `Preview.sample` made, with something that drafts."""
+
+    def __init__(self) -> None:
+        self.steps, self.forwards = 0, 0
+
+    def count(self, media: Mapping[str, Tensor]) -> None:
+        """Count a sample."""
+        self.steps += int(media["steps"])
+        self.forwards += int(media["forwards"])
+
+    def take(self) -> dict[str, Score]:
+        """The mean since the last time, if there was a sample."""
+        scores = {"steps/forward": Score(self.steps / self.forwards)} if self.forwards else {}
+        self.steps, self.forwards = 0, 0
+        return scores
 
 
 def show_sample(

@@ -47,16 +47,23 @@ def written(
         tokens: The steps of the batch.
         prompt: Share of the steps that is given, at least the first one.
     """
-    given, cards = given_of(tokens, prompt), torch.tensor(layout.cards, device=tokens.device)
+    given = given_of(tokens, prompt)
     with at_rest(decoder):
         result = decode(
             decoder, tokens[:, :given], tokens.shape[1] - given, None, noise, cond=cond, stop=stops(layout),
             **grid_of(decoder, layout, batch),
         )  # fmt: skip
-    came = torch.full_like(tokens[:, given:], -1)
-    came[:, : result.codes.shape[1]] = result.codes
+    return Written(continued(layout, tokens, given, result.codes), given)
+
+
+def continued(
+    layout: Layout, tokens: Int[Tensor, "R N S"], given: int, codes: Int[Tensor, "R M S"]
+) -> Int[Tensor, "R N S"]:
+    """A batch's steps, of which all but the first are exchanged for what a decoder wrote; -1 is nothing."""
+    came, cards = torch.full_like(tokens[:, given:], -1), torch.tensor(layout.cards, device=tokens.device)
+    came[:, : codes.shape[1]] = codes
     came = came.where(came >= 0, layout.special(Special.PAD).to(tokens.device))
-    return Written(torch.where(tokens < cards, torch.cat((tokens[:, :given], came), 1), tokens), given)
+    return torch.where(tokens < cards, torch.cat((tokens[:, :given], came), 1), tokens)
 
 
 def given_of(tokens: Int[Tensor, "R N S"], prompt: float) -> int:
