@@ -10,7 +10,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,7 @@ import zoo
 from zoo import checkpoints, registry
 from zoo.bench import deliver, timed
 from zoo.codecs.base import Tokens
-from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions
-from zoo.decoders.fast import for_decoding
 from zoo.decoders.sampling import Result
 from zoo.decoders.sampling.proposers import DraftModel
 from zoo.generation_codes import Codes, Sampling, draw_codes
@@ -39,7 +36,7 @@ from zoo.scoring import conditions
 
 PLAIN = "one step at a time"
 PROMPT = 1200  # characters of a source file that a text goes on with
-BLOCKS = (1, 2, 3, 4, 5, 6, 8, 9, 12, 16, 17, 24, 32)  # slots of a forward pass that are timed
+BLOCKS = (1, 2, 3, 4, 5, 6, 8, 9, 13, 17, 25, 33, 37)  # slots of a forward pass that are timed
 SENTENCES = (
     "the morning train was late again, so we walked along the river instead.",
     "please leave your name and number after the tone.",
@@ -66,25 +63,41 @@ def _drafting(proposer: str, *windows: int, rule: str = "equal") -> list[Method]
     ]
 
 
-DRAFT = "draft:autoregressive.text-draft"
+DRAFT = "autoregressive.text-draft"
 TEXT = [
-    *_drafting(DRAFT, 3, 5),
-    *_drafting(DRAFT, 5, rule="rejection"),
-    *_drafting(DRAFT, 5, rule="block"),
-    *_drafting("copyspec", 8),
+    *_drafting(f"draft:{DRAFT}", 3, 5),
+    *_drafting(f"draft:{DRAFT}", 5, rule="rejection"),
+    *_drafting(f"draft:{DRAFT}", 5, rule="block"),
+    *_drafting(f"opt-tree:{DRAFT}", 12),
+    *_drafting(f"dyspec:{DRAFT}", 12),
+    *_drafting(f"staged:{DRAFT}+ngram", 8),
+    *_drafting(f"suffix-automaton+draft:{DRAFT}", 6),
     *_drafting("suffix-automaton", 8),
+    *_drafting("copyspec", 8),
     *_drafting("ngram", 8),
     *_drafting("trigram", 5),
     *_drafting("recycling", 8),
-    *_drafting("jacobi", 5),
     *_drafting("lookahead", 8),
+    *_drafting("jacobi", 5),
+    *_drafting("swift", 4),
+    *_drafting(f"draft:{DRAFT}", 5, rule="typical"),
+    *_drafting(f"draft:{DRAFT}", 5, rule="lenient"),
 ]
 MEDIA = [
     *_drafting("jacobi", 4, 8, 16),
     *_drafting("jacobi", 4, 8, 16, rule="rejection"),
-    *_drafting("jacobi", 8, 16, rule="coupled"),
+    *_drafting("jacobi", 8, 36, rule="coupled"),
+    *_drafting("jacobi", 8, 36, rule="gumbel"),
     *_drafting("recycling", 8),
     *_drafting("ngram", 4),
+]
+FILLED = [
+    Method("half as many passes for each finer codebook"),
+    Method("the same, rescored", dict(chooser="rescored")),
+    Method("the same, entropy", dict(chooser="entropy")),
+    Method("local-leap", dict(chooser="local-leap")),
+    Method("threshold", dict(chooser="threshold")),
+    Method("prophet", dict(chooser="prophet")),
 ]
 
 
@@ -95,7 +108,8 @@ class Task:
     Attributes:
         decoder: Name.
         temperature, guidance: Of the law.
-        methods: Beside one step at a time.
+        methods: To be compared.
+        plain: What with.
     """
 
     medium: str
@@ -103,6 +117,7 @@ class Task:
     temperature: float
     methods: Sequence[Method]
     guidance: float = 1.0
+    plain: Method = Method(PLAIN)
 
     @property
     def name(self) -> str:
@@ -113,7 +128,8 @@ TASKS = (
     Task("text", "autoregressive.text", 0.0, TEXT),
     Task("text", "autoregressive.text", 0.8, TEXT),
     Task("audio", "conditioned.speech-16khz", 0.8, MEDIA),
-    Task("image", "conditioned.shapes", 1.0, MEDIA),
+    Task("image", "conditioned.shapes", 1.0, MEDIA, guidance=2.0),
+    Task("image", "conditioned-masked.shapes", 1.0, FILLED, 2.0, Method("one place a pass", dict(passes=[36] * 4))),
 )
 
 
@@ -182,14 +198,19 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
     """All methods in turn on each request."""
     decoder = prepared(task.decoder, weights)
     jobs = jobs_of(task.medium, decoder, items, steps)
-    ways = {method.name: _sampling(task, decoder, method, seed, weights) for method in (Method(PLAIN), *task.methods)}
-    block = block_times(decoder, len(next(iter(ways.values())).law.streams))
+    law = dict(temperature=task.temperature, guidance=task.guidance, seed=seed)
+    ways = {
+        method.name: sampling_for(decoder, task.medium, **(law | method.options))
+        for method in (task.plain, *task.methods)
+    }
+    block = block_times(decoder, 1 if task.guidance == 1 else 2) if decoder.info.causal else None
     found: dict[str, list[Run]] = {name: [] for name in ways}
     for number, job in enumerate(track(jobs, task.name, console=Console(stderr=True))):
         for name, sampling in ways.items():
             found[name].append(run(decoder, job, number, sampling))
+    plain = found[task.plain.name]
     judge = _judge(task.decoder)
-    rows = [_row(name, runs, found[PLAIN], jobs, ways[name], block, decoder, judge) for name, runs in found.items()]
+    rows = [_row(name, runs, plain, jobs, ways[name], block, decoder, judge) for name, runs in found.items()]
     return {
         "medium": task.medium,
         "decoder": task.decoder,
@@ -197,7 +218,7 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
         "temperature": task.temperature,
         "guidance": task.guidance,
         "load_average": os.getloadavg()[0],
-        "block": {str(slots): 1e3 * seconds for slots, seconds in block.items()},
+        "block": {str(slots): 1e3 * seconds for slots, seconds in (block or {}).items()},
         "methods": rows,
     }
 
@@ -205,25 +226,6 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
 def prepared(name: str, weights: str) -> Any:
     """A decoder of that name, its matrices in that type."""
     return packed(registry.load_decoder(name, "cpu"), weights)
-
-
-def _sampling(task: Task, decoder: TokenModel, method: Method, seed: int, weights: str) -> Sampling:
-    """How a method draws; its draft models are prepared as the target is."""
-    unset = dict.fromkeys(list(signature(sampling_for).parameters)[2:])
-    given = dict(temperature=task.temperature, guidance=task.guidance, seed=seed)
-    sampling = sampling_for(decoder, task.medium, **(unset | given | method.options))
-    made = sampling.proposer
-    if made is None:
-        return sampling
-
-    def fast(cond: Conditions | None) -> Any:
-        proposer = made(cond)
-        if isinstance(proposer, DraftModel) and not hasattr(proposer.model, "prepared"):
-            for_decoding(proposer.model, None)
-            proposer.model.prepared = True
-        return proposer
-
-    return replace(sampling, proposer=fast)
 
 
 def jobs_of(medium: str, decoder: Any, items: int, steps: int) -> list[Job]:
@@ -286,8 +288,8 @@ def block_times(decoder: Any, streams: int, behind: int = 128, repeats: int = 9)
 
     with torch.inference_mode():
         state = decoder.init_state(streams, behind + max(BLOCKS))
-        tokens = torch.zeros(streams, behind, info.codebooks, dtype=torch.int64)
-        decoder(tokens, places(0, behind), state)
+        tokens = torch.zeros(streams, behind + max(BLOCKS), info.codebooks, dtype=torch.int64)
+        decoder(tokens[:, :behind], places(0, behind), state)
         state.commit(None, behind)
         for slots in BLOCKS:
             block, positions = tokens[:, :slots], places(behind, slots)
@@ -313,7 +315,7 @@ def _row(
     plain: list[Run],
     jobs: list[Job],
     sampling: Sampling,
-    block: dict[int, float],
+    block: dict[int, float] | None,
     decoder: Any,
     judge: Classifier | None,
 ) -> dict[str, Any]:
@@ -323,13 +325,12 @@ def _row(
     emitted = sum(int(trace.emitted.sum()) for trace in traces)
     drafts = sum(int(trace.draft_forwards.sum()) for trace in traces)
     drafted, accepted = (sum(int(getattr(trace, kind).sum()) for trace in traces) for kind in ("drafted", "accepted"))
-    codes = sum(each.codes.numel() for each in runs)
+    codes = sum(
+        each.codes.numel() - (0 if job.prompt is None else job.prompt.numel())
+        for each, job in zip(runs, jobs, strict=True)
+    )
     logp = torch.cat([result.logp.flatten() for each in runs for result in each.results])
-    window = 0 if sampling.proposer is None else sampling.window
-    slots = min((count for count in BLOCKS if count > window), default=BLOCKS[-1])
-    target, wall = block[slots], sum(each.wall for each in runs)
-    draft = draft_seconds(sampling) if drafts else 0.0
-    spent = passes * target + drafts * draft
+    costs = {} if block is None else _costs(runs, block, sampling, passes, drafts, emitted)
     return {
         "method": name,
         "exactness": runs[0].results[0].exactness.value,
@@ -337,14 +338,24 @@ def _row(
         "drafted_a_pass": drafted / passes,
         "accepted_a_pass": accepted / passes,
         "draft_passes_a_pass": drafts / passes,
-        "codes_a_second": emitted * runs[0].results[0].codes.shape[2] / wall,
+        "codes_a_second": codes / sum(each.wall for each in runs),
         "ratio": {kind: ratios(plain, runs, kind) for kind in ("wall", "cpu")},
-        "expected": emitted * block[1] / spent,
-        "overhead": (sum(each.cpu for each in runs) - spent) / (passes * target),
+        **costs,
         "same": statistics.mean(same(ours.codes, theirs.codes) for ours, theirs in zip(runs, plain, strict=True)),
         "nats": None if sampling.law.certain else -float(logp.sum()) / codes,
         "accuracy": None if judge is None else accuracy(judge, decoder, runs, jobs),
     }
+
+
+def _costs(
+    runs: list[Run], block: dict[int, float], sampling: Sampling, passes: int, drafts: int, emitted: int
+) -> dict[str, float]:
+    """What is to be expected if forward passes are all that takes time, and what else took how much."""
+    window = 0 if sampling.proposer is None else sampling.window
+    target = block[min((count for count in BLOCKS if count > window), default=BLOCKS[-1])]
+    spent = passes * target + drafts * (draft_seconds(sampling) if drafts else 0.0)
+    overhead = (sum(each.cpu for each in runs) - spent) / (passes * target)
+    return {"expected": emitted * block[1] / spent, "overhead": overhead}
 
 
 def ratios(plain: list[Run], runs: list[Run], kind: str) -> list[float]:
@@ -391,7 +402,6 @@ def _table(row: dict[str, Any]) -> Table:
     for method in row["methods"]:
         wall = "{:.2f} ({:.2f} to {:.2f})".format(*method["ratio"]["wall"])
         numbers = [f"{method[key]:.2f}" for key in ("steps_a_pass", "codes_a_second")]
-        table.add_row(
-            method["method"], method["exactness"], *numbers, wall, f"{method['expected']:.2f}", f"{method['same']:.0%}"
-        )
+        expected = f"{method['expected']:.2f}" if "expected" in method else ""
+        table.add_row(method["method"], method["exactness"], *numbers, wall, expected, f"{method['same']:.0%}")
     return table

@@ -21,6 +21,7 @@ from zoo.decoders.sampling import processors, proposers, rules
 from zoo.decoders.sampling.processors import Grammar, Processor
 from zoo.decoders.sampling.proposers import Proposer
 from zoo.decoders.sampling.rules import Rule
+from zoo.generation_weights import packed
 from zoo.written import Written, written
 
 WITH_MODEL = {
@@ -166,7 +167,7 @@ def draft_of(decoder: TokenModel, name: str) -> Any:
     draft: Any = registry.load_decoder(name, next(decoder.parameters()).device)
     if what := decoder.tokens.difference(draft.tokens):
         raise UserError(f"the decoder {name} is of another {what}; a draft must be of the same tokens")
-    return draft
+    return packed(draft, "float32")
 
 
 def heads_of(decoder: TokenModel, name: str) -> Any:

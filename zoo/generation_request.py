@@ -135,22 +135,22 @@ def label_number(facts: TokenFacts, kinds: Sequence[str], label: str | int) -> i
 def sampling_for(
     decoder: TokenModel,
     medium: str,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    guidance: float,
-    proposer: str | Proposer | None,
-    rule: str | Rule | None,
-    window: int | None,
-    passes: int | Sequence[int] | None,
-    schedule: str | None,
-    chooser: str | Chooser | Made | None,
-    search: str | Named | None,
-    phrases: Sequence[str],
-    processors: Sequence[str | Processor],
-    against: str | TokenModel | None,
-    zipar: int | None,
-    seed: int,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    guidance: float = 1.0,
+    proposer: str | Proposer | None = None,
+    rule: str | Rule | None = None,
+    window: int | None = None,
+    passes: int | Sequence[int] | None = None,
+    schedule: str | None = None,
+    chooser: str | Chooser | Made | None = None,
+    search: str | Named | None = None,
+    phrases: Sequence[str] = (),
+    processors: Sequence[str | Processor] | None = None,
+    against: str | TokenModel | None = None,
+    zipar: int | None = None,
+    seed: int = 0,
 ) -> Sampling:
     """How codes of that medium are drawn.
 
@@ -197,7 +197,7 @@ def sampling_for(
         if amateur is not None and guidance != 1:
             raise UserError("guidance and another decoder both change the law by streams; take one of them")
         law = Law(
-            temperature=heat, top_k=top_k, top_p=top_p, processors=processors_for(decoder, processors),
+            temperature=heat, top_k=top_k, top_p=top_p, processors=processors_for(decoder, processors or ()),
             streams=streams_of(guidance) if amateur is None else amateur.streams,
             plausible=None if amateur is None else amateur.plausible,
         )  # fmt: skip
