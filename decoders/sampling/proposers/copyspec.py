@@ -10,8 +10,8 @@ from zoo.decoders.sampling.proposers.copies import Step, drafted, steps_of
 class CopySpec(Proposer):
     """Copies what followed the last place where the same `gamma` steps stood.
 
-    Dumitru et al., "CopySpec" (arXiv 2502.08923). Unlike `NGram` it does not look for longer matches and never through
-    the row: a table holds where each run of `gamma` steps ended last. All codebooks of a step must match.
+    Dumitru et al., "CopySpec" (arXiv 2502.08923). Unlike `NGram` it neither looks for longer matches nor through the
+    row: a table holds where each run of `gamma` steps ended last. All codebooks of a step must match.
 
     Output: identical under the rule `equal`; drafts are chains without laws, which all rules take.
 

@@ -92,7 +92,9 @@ class Jacobi(Proposer):
         holds = (slot < self._holds[:, None])[..., None].expand(-1, -1, len(self._any))
         if self._laws is not None:
             laws = torch.where(holds[..., None], _first(self._laws, n), laws)
-        drawn = 0 if self._redrawn is None else min(n, max(0, int(self._holds.min())))  # before it the rule drew for all
+        drawn = (
+            0 if self._redrawn is None else min(n, max(0, int(self._holds.min())))
+        )  # before it the rule drew for all
         tokens = draw(laws[:, drawn:], ctx.noise.gumbel(steps[:, drawn:], *laws.shape[2:]))
         if self._redrawn is not None:
             redrawn = _first(self._redrawn, n)

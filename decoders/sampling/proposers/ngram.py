@@ -14,9 +14,8 @@ from zoo.decoders.sampling.proposers.base import Context, Proposer
 class NGram(Proposer):
     """Copies what followed the longest earlier match of a row's last steps; of equal ones, the latest.
 
-    Saxena, "Prompt Lookup Decoding" (2023). With `shortest` = `longest` it is Dumitru et al., "CopySpec" (arXiv
-    2502.08923); where the prompt holds what the output is a revision of, it is the input copy of Ge et al., "Lossless
-    Acceleration for Seq2seq Generation with Aggressive Decoding" (arXiv 2205.10350).
+    Saxena, "Prompt Lookup Decoding" (2023). `CopySpec` finds matches of one length in constant time, `InputCopy` follows
+    a text that is being revised.
 
     A match that overlaps the end is a period, and is copied on around it. All codebooks of a step must match.
 
