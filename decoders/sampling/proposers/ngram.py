@@ -14,8 +14,8 @@ from zoo.decoders.sampling.proposers.base import Context, Proposer
 class NGram(Proposer):
     """Copies what followed the longest earlier match of a row's last steps; of equal ones, the latest.
 
-    Saxena, "Prompt Lookup Decoding" (2023). `CopySpec` finds matches of one length in constant time, `InputCopy` follows
-    a text that is being revised.
+    Saxena, "Prompt Lookup Decoding" (2023). `CopySpec` finds matches of one length in constant time, `InputCopy`
+    follows a text that is being revised.
 
     A match that overlaps the end is a period, and is copied on around it. All codebooks of a step must match.
 
