@@ -2,6 +2,7 @@
 
     python -m zoo.recipes.data.spoken_text --out data/spoken
     zoo tokenize data/spoken/train --out data/spoken-tokens/train --texts data/spoken/train/texts.tsv ...
+    python -m zoo.recipes.align data/spoken-tokens/train data/spoken-tokens/valid
 
 writes `OUT/{train,valid,test}/VOICE/NAME.flac`, mono at 16 kHz, `OUT/SPLIT/texts.tsv` (lines of path, tab, text) and
 `OUT/corpus.json` (counts, seconds, credits and licences). Synthetic voices read sentences that are different for each;
