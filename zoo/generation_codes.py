@@ -18,7 +18,7 @@ from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Layout, Raster
 from zoo.decoders.layouts.base import Shape
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
-from zoo.decoders.sampling import Law, Noise, Result, decode_masked, decode_zipar, stream
+from zoo.decoders.sampling import Law, Noise, Result, decode_masked, decode_wavefront, decode_zipar, stream
 from zoo.decoders.sampling.choosers import Chooser, Confidence
 from zoo.decoders.sampling.proposers import Outcome, Proposer
 from zoo.decoders.sampling.rules import Equal, Rule
@@ -44,6 +44,7 @@ class Sampling:
         search: What takes the place of drawing step by step; None: nothing.
         against: A decoder that reads the law's second stream; None: the same one reads all.
         zipar: Of pictures: cells that the row above is ahead where rows are drawn side by side; None: one by one.
+        wavefront: Of decoders of recurrent depth: steps in flight; None: one by one.
         passes: Of masked decoders: for all codebooks together, or for each in turn; (): `PASSES`.
         schedule, ahead: See `zoo.decoders.sampling.decode_masked`.
         chooser: Makes what chooses the places that are filled, for rows of these conditions.
@@ -61,13 +62,14 @@ class Sampling:
     search: Named | None = None
     against: TokenModel | None = None
     zipar: int | None = None
+    wavefront: int | None = None
 
     def noise(self, ids: Sequence[int]) -> Noise:
         """Of rows of these ids: what a row gets does not depend on what is drawn beside it."""
         return Noise(self.seed, rows=tuple(ids))
 
-    def conditions(self, cond: Conditions | None) -> Conditions | list[Conditions | None] | None:
-        """Those of all streams of the law."""
+    def conditions(self, cond: Conditions | None) -> Any:
+        """Those of all streams of the law, as `init_state` takes them."""
         if self.against is not None:
             return cond and [cond, cond if self.against.info.conditioning else None]
         copies = len(self.law.streams)
@@ -273,6 +275,8 @@ class Task:
         )  # fmt: skip
         if sampling.search is not None:
             return sampling.search(*begin, noise, **options)
+        if sampling.wavefront is not None:
+            return decode_wavefront(*begin, noise, window=sampling.wavefront, **options)
         proposer = sampling.proposer and sampling.proposer(cond)
         rounds = stream(*begin, noise, proposer, sampling.rule, window=sampling.window, **options)
         done = torch.zeros(len(rows))

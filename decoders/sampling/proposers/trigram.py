@@ -88,9 +88,9 @@ class Trigram(Proposer):
         parents = draft.before().expand(ctx.rows, -1).tolist()  # slots of the block
         for row, count in enumerate(draft.count.tolist()):
             at = int(ctx.length[row] - outcome.count[row])
-            before, root = steps_of(ctx.tokens[row, max(at - 2, 0) : at]) if at > 1 else (None, None)
-            if root is None or before is None or not int(outcome.count[row]):
+            if at < 2 or not int(outcome.count[row]):
                 continue
+            before, root = steps_of(ctx.tokens[row, at - 2 : at])
             pairs: list[Pair] = [(before, root)]
             for step, parent in zip(steps_of(draft.tokens[row, :count]), parents[row], strict=False):
                 pairs.append((pairs[parent][1], step))
@@ -107,7 +107,10 @@ class Trigram(Proposer):
         row = torch.arange(ctx.rows, device=ctx.length.device)
         last = steps_of(ctx.tokens[row, ctx.length - 1])
         before = steps_of(ctx.tokens[row, (ctx.length - 2).clamp(min=0)])
-        return [pair if length > 1 else None for *pair, length in zip(before, last, ctx.length.tolist(), strict=True)]  # type: ignore[misc]
+        lengths = ctx.length.tolist()
+        return [
+            pair if length > 1 else None for pair, length in zip(zip(before, last, strict=True), lengths, strict=True)
+        ]
 
     def _learn(self, table: Table, pair: Pair, law: dict[Step, float]) -> None:
         """Mix a law into what the table holds; the most probable candidates stay. Entries are never changed."""
