@@ -393,6 +393,12 @@ def generate_command(
             min=1, help="Pictures of whole cells: begin a row when the one above is N cells ahead; approximate."
         ),
     ] = None,
+    wavefront: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Decoders of recurrent depth: N steps in flight, one loop on all in a pass; approximate."
+        ),
+    ] = None,
     phrase: Annotated[
         list[str] | None, typer.Option(help="Text: a beam search for what has this in it; may be given several times.")
     ] = None,
@@ -423,7 +429,7 @@ def generate_command(
     if target is None and not written:
         raise UserError("say which file to write: -o FILE")
     printed = target is None and not as_json
-    drawn = search is None and not phrase
+    drawn = search is None and not phrase and wavefront is None
     show = print_part if printed and count == 1 and decoder.info.causal and drawn else None
     with progress_bar(name, as_json or show is not None) as progress:
         found = zoo.generate(
@@ -431,8 +437,8 @@ def generate_command(
             size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
             top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
             passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, search=search,
-            phrases=phrase or (), processors=processor or (), against=against, zipar=zipar, speed=speed, seed=seed,
-            codec=codec, device=device, progress=progress, stream=show,
+            phrases=phrase or (), processors=processor or (), against=against, zipar=zipar,
+            wavefront=wavefront, speed=speed, seed=seed, codec=codec, device=device, progress=progress, stream=show,
         )  # fmt: skip
     facts = found.facts()
     files = [str(file) for file in found.files]

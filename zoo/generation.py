@@ -51,6 +51,7 @@ def generate(
     processors: Sequence[str | Processor] = (),
     against: str | TokenModel | None = None,
     zipar: int | None = None,
+    wavefront: int | None = None,
     speed: float | None = None,
     seed: int = 0,
     codec: str | Path | None = None,
@@ -94,6 +95,7 @@ def generate(
         against: A weaker decoder of the same tokens, whose likings are taken off (contrastive decoding): "MODEL",
             "MODEL,weight=0.5,plausible=0.1" or a decoder.
         zipar: Pictures of whole cells: begin a row when the one above is so many cells ahead; approximate.
+        wavefront: Decoders of recurrent depth: so many steps in flight, one loop on all in a pass; approximate.
         phrases: Of text: what must stand in it; "beam:8" unless `search` is another beam search.
         speed: Speech: times the mean pace of the speaker.
         seed: Of all that is drawn.
@@ -115,7 +117,7 @@ def generate(
     request = request_for(decoder, medium, prompt, text, label, steps, seconds, size, count, speed)
     sampling = sampling_for(
         decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, schedule, chooser, search,
-        phrases, processors, against, zipar, seed,
+        phrases, processors, against, zipar, wavefront, seed,
     )  # fmt: skip
     if guidance != 1 and request.label is None and request.text is None:
         raise UserError("guidance leads towards a class or a text; give one")

@@ -150,6 +150,7 @@ def sampling_for(
     processors: Sequence[str | Processor] | None = None,
     against: str | TokenModel | None = None,
     zipar: int | None = None,
+    wavefront: int | None = None,
     seed: int = 0,
 ) -> Sampling:
     """How codes of that medium are drawn.
@@ -163,7 +164,7 @@ def sampling_for(
     if not decoder.info.causal:
         refuse(
             "decoders that do not go step by step", search=search, phrases=phrases or None,
-            processor=processors or None, against=against, zipar=zipar,
+            processor=processors or None, against=against, zipar=zipar, wavefront=wavefront,
         )  # fmt: skip
     if decoder.info.causal:
         refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
@@ -187,6 +188,13 @@ def sampling_for(
                 f"rows side by side are for decoders of whole cells, row by row (Raster); this one's layout is"
                 f" {type(layout).__name__}: leave zipar out"
             )
+    if wavefront is not None:
+        refuse(
+            "steps in flight", proposer=proposer, rule=rule, window=window, search=search, phrases=phrases or None,
+            against=against, zipar=zipar,
+        )  # fmt: skip
+        if wavefront < 1:
+            raise UserError(f"a wavefront of {wavefront} steps: ask for 1 or more")
     if guidance != 1 and not decoder.info.conditioning:
         raise UserError("guidance leads towards a condition, and this decoder takes none; leave it out")
     try:
@@ -207,6 +215,7 @@ def sampling_for(
     return Sampling(
         law, seed, drafts, judge, window or 5, counts, schedule_for(medium, schedule), ahead,
         chooser_for(decoder, medium, chooser), searched, amateur and amateur.model, zipar,
+        wavefront,
     )  # fmt: skip
 
 

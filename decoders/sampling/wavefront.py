@@ -36,6 +36,7 @@ def decode_wavefront(
     window: int = 16,
     loops: int = 1,
     settled: float = 0.03,
+    lengths: Int[Tensor, "C_times_R"] | None = None,
     cond: Any = None,
     stop: int | Collection[int] = (),
     forced: Int[Tensor, "#R T Q"] | None = None,
@@ -60,7 +61,7 @@ def decode_wavefront(
     Args:
         model: An `AutoregressiveDecoder` that injects the prelude's output into each loop (`inject`, `prelude`), in
             eval mode; or one of these with conditions.
-        prompt, steps, law, noise, cond, stop, forced, positions: See `stream`; all prompts have the same length.
+        prompt, steps, law, noise, lengths, cond, stop, forced, positions: See `stream`.
         window: Most steps in flight.
         loops: Of a pass.
         settled: Latents that a loop moves by less than this share of their length stand still. 0: never.
@@ -72,17 +73,18 @@ def decode_wavefront(
         ValueError: What `stream` raises; a model of another kind; fewer than one loop.
     """
     law, noise = law or Law(), noise or Noise(0)
-    lengths, room = fitting(model, prompt, None, steps, law, window, forced)
+    lengths, room = fitting(model, prompt, lengths, steps, law, window, forced)
     if loops < 1 or not settled >= 0:
         raise ValueError(f"{loops} loops of a pass, settled at {settled}; expected 1 or more, and 0 or more")
     rows, copies, most = len(room), len(law.streams), int(room.max())
-    flight = _Flight(model, prompt, law, most + window, cond, positions)
-    running, noise = law.start(prompt[:rows], checked=model.checked), Quiet() if law.certain else noise
+    flight = _Flight(model, prompt, lengths, law, most + window, cond, positions)
+    running = law.start(prompt[:rows], lengths[:rows], model.checked)
+    noise = Quiet() if law.certain else noise
     stops = torch.tensor([stop] if isinstance(stop, int) else sorted(stop), dtype=torch.int64, device=prompt.device)
     line = prompt.new_zeros(rows, most + window, prompt.shape[2])
     logp, came = torch.zeros(line.shape, device=prompt.device), torch.zeros_like(room)
     row, slot = torch.arange(rows, device=prompt.device)[:, None], torch.arange(window, device=prompt.device)
-    tokens = prompt[:rows, -1:].repeat(1, window, 1)
+    tokens = prompt[row, lengths[:rows, None] - 1].repeat(1, window, 1)
     active, age = torch.ones_like(room), torch.zeros_like(tokens[..., 0])
     fresh = torch.ones_like(age, dtype=torch.bool)
     recorder = Recorder(rows)
@@ -131,6 +133,7 @@ class _Flight:
         self,
         model: TokenModel,
         prompt: Int[Tensor, "C_times_R P Q"],
+        lengths: Int[Tensor, "C_times_R"],
         law: Law,
         room: int,
         cond: Any,
@@ -157,8 +160,9 @@ class _Flight:
         self.latents: Float[Tensor, "C_times_R W D"] | None = None
         if prompt.shape[1] > 1:
             before = torch.arange(prompt.shape[1] - 1, device=prompt.device).expand(len(prompt), -1)
-            model(prompt[:, :-1], self.places(before), self.state)
-            self.state.commit(None, prompt.shape[1] - 1)
+            known = prompt[:, :-1].where((before < lengths[:, None])[..., None], 0)
+            model(known, self.places(before), self.state)
+            self.state.commit(None, lengths - 1)
 
     def passed(
         self, tokens: Int[Tensor, "C_times_R W Q"], fresh: Bool[Tensor, "C_times_R W"], loops: int

@@ -66,7 +66,7 @@ def test_structure_stops_processors_and_guidance_are_those_of_decode():
     forced = torch.full((1, 12, 2), -1)
     forced[0, 6] = torch.tensor([4, 2])
     law = Law(processors=(RepetitionPenalty(1.3),))
-    settings = dict(stop=(2, 9), forced=forced)
+    settings = dict(stop=(2, 9), forced=forced, lengths=torch.tensor([4, 2]))
     plain = decode(model, prompt, torch.tensor([12, 7]), law, noise, **settings)
     found = decode_wavefront(model, prompt, torch.tensor([12, 7]), law, noise, window=6, settled=1e-7, **settings)
     assert torch.equal(found.codes, plain.codes) and torch.equal(found.lengths, plain.lengths)
