@@ -122,7 +122,8 @@ def generate(
     if guidance != 1 and request.label is None and request.text is None:
         raise UserError("guidance leads towards a class or a text; give one")
     searched = sampling.search
-    if stream is not None and (medium != "text" or count != 1 or not decoder.info.causal or searched is not None):
+    in_line = decoder.info.causal and searched is None and wavefront is None
+    if stream is not None and (medium != "text" or count != 1 or not in_line):
         raise UserError("only the one text that a causal decoder draws comes piece by piece; leave the stream out")
     if searched is not None and not searched.draws and count > 1:
         raise UserError("this search finds the same each time; ask for one, or for the best of samples: best-of:8")
