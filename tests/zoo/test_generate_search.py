@@ -77,7 +77,7 @@ def test_pictures_and_speech_are_searched_as_well(name, tmp_path):
 
 REFUSED = {
     "unknown": (["--search", "bem:8"], "there is no search 'bem'; did you mean beam?"),
-    "unlike any": (["--search", "x"], "there is no search 'x'; there are beam, best-of, diverse, mbr, superposed"),
+    "unlike any": (["--search", "x"], "there is no search 'x'; there are beam, best-of, contrastive, diverse, mb"),
     "no number": (["--search", "beam"], "give a number, as in beam:8"),
     "no candidates": (["--search", "mbr:0"], "give a number, as in mbr:8"),
     "drafts": (["--search", "beam:2", "--proposer", "ngram"], "proposer means nothing for a search"),
