@@ -5,12 +5,9 @@ Heavy modules are imported inside the commands: `zoo --help` must not wait for t
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,14 +16,25 @@ import typer
 
 import zoo
 from zoo import registry
+from zoo.cli_bench import bench
+from zoo.cli_generate import generate_command
+from zoo.cli_options import (
+    PICTURE_STARTER,
+    STARTER,
+    Codebooks,
+    Device,
+    Json,
+    Model,
+    Output,
+    ResultFile,
+    Seed,
+    print_json,
+    progress_bar,
+)
 from zoo.codecs.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.pipeline import Progress
-
-STARTER = "spectral.speech-16khz"
-PICTURE_STARTER = "variable.photos"
-BAR_AFTER_SECONDS = 2.0
 
 app = typer.Typer(
     name="zoo",
@@ -40,37 +48,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(
-    help="Measure speed side by side with other implementations, and what entropy coding saves.", no_args_is_help=True
-)
 app.add_typer(bench, name="bench")
-
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help=f"Bundled name (see `zoo list`), directory or hf-hub:user/repo@revision. Default: {STARTER} for audio,"
-        f" {PICTURE_STARTER} for pictures.",
-    ),
-]
-Codebooks = Annotated[
-    int | None, typer.Option("--codebooks", "-n", min=1, help="Use the first N codebooks only: a lower bitrate.")
-]
-Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, mps.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything that is drawn at random.")]
-DecoderWeights = Annotated[
-    str,
-    typer.Option(
-        help="Matrices of the decoder, on a CPU: float16 reads them twice as fast, bfloat16 is for drafts and several"
-        " at once; both round a little."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text; no progress bars.")]
-ResultFile = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")]
-Output = Annotated[
-    Path, typer.Option("--output", "--out", "-o", help="File to write; for several inputs, the directory.")
-]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -302,181 +280,7 @@ def reconstruct_command(
     return for_each(files, output, ending_of, as_json, run)
 
 
-@app.command("generate")
-def generate_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Decoder: name, directory or hub address.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "--out",
-            "-o",
-            help="File to write: text, audio, a picture, or tokens (.ztok). Text without it, or to -, is printed.",
-        ),
-    ] = None,
-    prompt: Annotated[
-        str | None, typer.Option(help="Go on with this: text, or a file of text, tokens, audio or a picture.")
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="Say this: text, or a file that holds it.")] = None,
-    label: Annotated[
-        str | None, typer.Option("--class", help="Class or speaker, by name or number; see `zoo info NAME`.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, help="So many, in numbered files.")] = 1,
-    steps: Annotated[int | None, typer.Option(min=1, help="At most so many steps; text: tokens.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Sound: as long as this, or less where it ends itself.")] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Pictures: WIDTHxHEIGHT in pixels; default: as the decoder learned them.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0: always the most probable; default: .8 for text, else 1.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from the K most probable tokens only.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw from the most probable tokens that hold this mass together.")
-    ] = None,
-    guidance: Annotated[float, typer.Option(help="How strongly to keep to class and text; 1: as learned.")] = 1.0,
-    proposer: Annotated[
-        str | None,
-        typer.Option(
-            help="Draft ahead. Copies: ngram, copyspec, suffix-automaton, input-copy:TEXT. Guesses: jacobi, lookahead,"
-            " recycling, trigram. A smaller decoder of the same tokens: draft:MODEL, in trees opt-tree:MODEL and"
-            " dyspec:MODEL, stopped by a trained head specdec:MODEL,head=FILE, drafted for itself staged:MODEL+ngram."
-            " Parts of the decoder: early-exit:LAYERS, swift, heads:NAME. Of others: copyspec+draft:MODEL where nothing"
-            " matches, phrases+draft:MODEL, bandit+ngram+jacobi, exp3+ngram+jacobi. Settings come behind the name, in"
-            " order or named: ngram:4,2, draft:MODEL,confident=0.3. Masked decoders: self."
-        ),
-    ] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            help="Which drafts stand: equal (default: the same tokens as without); of the same law rejection, block,"
-            " coupled, gumbel and, for trees, recursive; typical:0.09,0.3, lenient:0.5 and top_k:2 let more stand."
-        ),
-    ] = None,
-    window: Annotated[int | None, typer.Option(min=1, help="Longest draft in steps; default: 5.")] = None,
-    passes: Annotated[
-        str | None, typer.Option(help="Masked decoders: passes, 16, or of each codebook in turn, 16,8,4,2.")
-    ] = None,
-    chooser: Annotated[
-        str | None,
-        typer.Option(
-            help="Masked decoders: which places a pass fills: adaptive:MODEL, confidence, entropy, halton,"
-            " learned:FILE, left-to-right, local-leap, margin, prophet, random, remask, rescored, rescored:MODEL, spans"
-            " or threshold; settings come behind the name, as in threshold:0.8."
-        ),
-    ] = None,
-    schedule: Annotated[
-        str | None, typer.Option(help="Masked decoders: how many places a pass fills: arccos, cosine or linear.")
-    ] = None,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            help="Look at several candidates and keep one: beam:8 and diverse:8 follow the 8 most probable texts,"
-            " best-of:8 draws 8 and takes the most probable, mbr:16 draws 16 and takes the one most like the others,"
-            " superposed:3 writes 3 at the cost of one, roughly; contrastive:5 takes of 5 what is least like before."
-        ),
-    ] = None,
-    processor: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Look at what came before: mirostat:3 (bits), repetition:1.2, repetition-aware:0.1,10, no-repeat:3;"
-            " of text regex:PATTERN, json:SCHEMA, lark:GRAMMAR, each a text or a file. Several, in order."
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="A weaker decoder, whose likings are taken off: MODEL or MODEL,weight=0.5,plausible=0.1."),
-    ] = None,
-    zipar: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Pictures of whole cells: begin a row when the one above is N cells ahead; approximate."
-        ),
-    ] = None,
-    wavefront: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Decoders of recurrent depth: N steps in flight, one loop on all in a pass; approximate."
-        ),
-    ] = None,
-    phrase: Annotated[
-        list[str] | None, typer.Option(help="Text: a beam search for what has this in it; may be given several times.")
-    ] = None,
-    speed: Annotated[float | None, typer.Option(help="Speech: times the speaker's mean pace.")] = None,
-    codec: Annotated[
-        str | None, typer.Option(help="Codec of its tokens (name, directory), if it does not ship with this program.")
-    ] = None,
-    weights: DecoderWeights = "float32",
-    device: Device = "cpu",
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Make text, sound or pictures with a trained decoder. The same seed makes the same again.
-
-    Example: [bold]zoo generate ./model --prompt "def area(" --steps 200[/]
-
-    Example: [bold]zoo generate ./model --prompt "def area(" --search beam:8[/]
-
-    Example: [bold]zoo generate ./model --text "Good morning." -o morning.wav[/]
-
-    Example: [bold]zoo generate ./model --class circle --count 4 -o circle.png[/]
-    """
-    from zoo.generation_weights import packed
-
-    decoder = packed(registry.load_decoder(name, device), weights)
-    written = decoder.tokens.vocabulary is not None
-    target = None if output is not None and str(output) == "-" else output
-    if target is None and not written:
-        raise UserError("say which file to write: -o FILE")
-    printed = target is None and not as_json
-    drawn = search is None and not phrase and wavefront is None
-    show = print_part if printed and count == 1 and decoder.info.causal and drawn else None
-    with progress_bar(name, as_json or show is not None) as progress:
-        found = zoo.generate(
-            decoder, target, prompt=prompt, text=text, label=label, steps=steps, seconds=seconds,
-            size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
-            top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
-            passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, search=search,
-            phrases=phrase or (), processors=processor or (), against=against, zipar=zipar,
-            wavefront=wavefront, speed=speed, seed=seed, codec=codec, device=device, progress=progress, stream=show,
-        )  # fmt: skip
-    facts = found.facts()
-    files = [str(file) for file in found.files]
-    if as_json:
-        return print_json({"model": name, "files": files} | ({"text": found.text} if written else {}) | facts)
-    if printed:
-        print("" if show is not None else "\n\n".join(found.text))
-    print(f"{name} -> {', '.join(files) or 'text'}: {speed_of(facts)}", file=sys.stderr if printed else sys.stdout)
-
-
-def print_part(text: str) -> None:
-    """Text on stdout, as it comes."""
-    print(text, end="", flush=True)
-
-
-def speed_of(facts: dict[str, Any]) -> str:
-    """How fast and how exactly something was generated, in a line."""
-    drafts = facts["accepted_length"]
-    return (
-        f"{facts['tokens']} tokens, {facts['tokens_per_second']:.3g} a second, in {facts['passes']} passes"
-        f"{'' if drafts is None else f', {drafts:.2f} drafted steps accepted in each'}; {facts['exactness']}"
-    )
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Height and width of "WIDTHxHEIGHT", or of a square's "SIDE"."""
-    sides = text.lower().split("x")
-    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() for side in sides):
-        raise UserError(f"{text!r} is no size; give WIDTHxHEIGHT in pixels, as in 256x192")
-    return int(sides[-1]), int(sides[0])
-
-
-def whole_numbers(text: str) -> list[int]:
-    """Of "16,8,4"."""
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise UserError(f"{text!r} is no list of whole numbers; give some, as in 16,8,4")
-    return [int(part) for part in parts]
+app.command("generate")(generate_command)
 
 
 @app.command("train", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -592,88 +396,6 @@ def evaluate_command(
     Console(width=None if sys.stdout.isatty() else 120).print(terminal_table(result))
 
 
-@bench.command("codecs")
-def bench_codecs_command(
-    output: ResultFile = None,
-    device: Device = "cpu",
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Measure encoding and decoding beside other implementations with the same weights, clip and threads.
-
-    Example: [bold]zoo bench codecs -o bench.json[/]
-    """
-    from zoo.bench import bench_codecs
-
-    bench_codecs(output, device, seed, as_json)
-
-
-@bench.command("quantizers")
-def bench_quantizers_command(
-    output: ResultFile = None, device: Device = "cpu", seed: Seed = 0, as_json: Json = False
-) -> None:
-    """Measure the residual quantizer beside vector-quantize-pytorch's with the same codebooks, latents and threads.
-
-    Example: [bold]zoo bench quantizers -o bench.json[/]
-    """
-    from zoo.bench_quantizers import bench_quantizers
-
-    bench_quantizers(output, device, seed, as_json)
-
-
-@bench.command("entropy")
-def bench_entropy_command(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="Model: name, directory or hub address.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="What the model codes: a file, or folder of them.")],
-    output: ResultFile = None,
-    clips: Annotated[int | None, typer.Option(min=1, help="Use so many files; default: all.")] = None,
-    device: Device = "cpu",
-    as_json: Json = False,
-) -> None:
-    """Measure what entropy coding makes of a model's codes: bits of each codebook, bytes of whole files, speed.
-
-    Example: [bold]zoo bench entropy spectral.speech-16khz recordings/ -o bench.json[/]
-    """
-    from zoo.bench_entropy import bench_entropy
-
-    bench_entropy(model, data, output, device, clips=clips, as_json=as_json)
-
-
-@bench.command("decoders")
-def bench_decoders_command(
-    model: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Model (default: random weights of a small language model).")
-    ] = None,
-    output: ResultFile = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Measure how fast a language model generates on one core, beside transformers with the same weights.
-
-    Example: [bold]zoo bench decoders autoregressive.text -o bench.json[/]
-    """
-    from zoo.bench_decoders import bench_decoders
-
-    bench_decoders(model, output, seed, as_json)
-
-
-@bench.command("sampling")
-def bench_sampling_command(
-    output: ResultFile = None,
-    weights: DecoderWeights = "float32",
-    items: Annotated[int, typer.Option(min=1, help="Texts to continue, sentences to say, pictures to draw.")] = 6,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Measure what drafts bring: all methods in turn on the starters of text, speech and pictures, on one core.
-
-    Example: [bold]zoo bench sampling --weights bfloat16 -o bench.json[/]
-    """
-    from zoo.bench_sampling import bench_sampling
-
-    bench_sampling(output, seed, as_json, weights=weights, items=items)
-
-
 @app.command("convert")
 def convert_command(
     source: Annotated[
@@ -776,23 +498,6 @@ def pair_up(files: list[Path], output: Path, ending: str | Callable[[Path], str]
     except OSError as error:
         raise UserError(f"{output}: {error.strerror}; several inputs need a directory to write to") from None
     return [(source, target) for target, source in targets.items()]
-
-
-@contextmanager
-def progress_bar(label: str, quiet: bool) -> Iterator[Progress | None]:
-    """A callback that draws a bar on stderr once the work has lasted a while; None if nobody is there to see it."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    begin = time.monotonic()
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, visible=False)
-        yield lambda done, total: bar.update(
-            task, completed=done, total=total, visible=time.monotonic() - begin > BAR_AFTER_SECONDS
-        )
 
 
 def starter_for(source: Path) -> str:
@@ -908,11 +613,6 @@ def readable(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "-" if value in ("", None) else str(value)
-
-
-def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(value, indent=2))
 
 
 if __name__ == "__main__":

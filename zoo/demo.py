@@ -14,7 +14,7 @@ from pathlib import Path
 
 import zoo
 from zoo import demo_audio, demo_generate, demo_image
-from zoo.cli import PICTURE_STARTER, STARTER
+from zoo.cli_options import PICTURE_STARTER, STARTER
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.io import is_picture
 from zoo.demo_report import Report
