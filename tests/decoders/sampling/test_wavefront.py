@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
 
-from zoo.decoders.sampling import Law, Noise, decode
+from zoo.decoders.sampling import Law, Noise, decode, wavefront
 from zoo.decoders.sampling.processors import RepetitionPenalty
 from zoo.decoders.sampling.result import Exactness
 from zoo.decoders.sampling.wavefront import decode_wavefront
@@ -49,6 +49,28 @@ def test_one_step_in_flight_loops_as_often_as_the_model():
     found = decode_wavefront(model, prompt, 8, Law(), Noise(5), window=1, settled=0.0)
     assert torch.equal(found.codes, plain.codes) and len(found.trace.target_forwards) == 3 * 8
     torch.testing.assert_close(found.logp, plain.logp)
+
+
+def test_what_stands_in_memory_is_what_came_out(monkeypatch):
+    """Loops that hand on much and stop early change their mind often, and no step may stand on one read before that."""
+    model, kept = looped(loops=4, forgets=0.9), [[], [], []]
+    prompt = random_tokens(model, 3, 3)
+    passed, commit = wavefront._Flight.passed, wavefront._Flight.commit
+
+    def reading(self, tokens, *rest):
+        self.read = tokens
+        return passed(self, tokens, *rest)
+
+    def keeping(self, count, source):
+        for row, line in enumerate(kept):
+            line += self.read[row, : int(count[row])].tolist()
+        commit(self, count, source)
+
+    monkeypatch.setattr(wavefront._Flight, "passed", reading)
+    monkeypatch.setattr(wavefront._Flight, "commit", keeping)
+    found = wavefront.decode_wavefront(model, prompt, 20, Law(), Noise(6), window=6, settled=0.3)
+    for row, line in enumerate(kept):
+        assert line == [prompt[row, -1].tolist(), *found.codes[row, :-1].tolist()]
 
 
 def test_a_row_does_not_depend_on_those_beside_it():
