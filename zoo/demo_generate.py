@@ -31,7 +31,7 @@ def run(folder: Path) -> Report:
     notes = [f'The text goes on from "{PROMPT.strip()}".']
     for name, way in shipped(SPEECH):
         path = folder / f"spoken-{way.replace(' ', '-')}.wav"
-        spoken = zoo.generate(name, path, text=SENTENCE, label=SPEAKER, temperature=0.6, guidance=1.5, seed=1)
+        spoken = zoo.generate(name, path, text=SENTENCE, label=SPEAKER, temperature=0.5, guidance=2.0, seed=1)
         notes = [*notes[:1], f'The sentence is "{SENTENCE}", read by {SPEAKER}.']
         rows.append(row_of(name, f"{spoken.media[0].shape[1] / spoken.rate:.1f} s of speech, {way}", [spoken]))
         places.append(("listen to", str(path)))
