@@ -127,7 +127,7 @@ class Task:
 TASKS = (
     Task("text", "autoregressive.text", 0.0, TEXT),
     Task("text", "autoregressive.text", 0.8, TEXT),
-    Task("audio", "conditioned.speech-16khz", 0.8, MEDIA),
+    Task("audio", "conditioned.speech-16khz", 0.5, MEDIA, guidance=2.0),
     Task("image", "conditioned.shapes", 1.0, MEDIA, guidance=2.0),
     Task("image", "conditioned-masked.shapes", 1.0, FILLED, 2.0, Method("one place a pass", dict(passes=[36] * 4))),
 )
@@ -245,7 +245,7 @@ def jobs_of(medium: str, decoder: Any, items: int, steps: int) -> list[Job]:
         label = number % max(1, len(facts.labels))
         text = SENTENCES[number % len(SENTENCES)]
         asked = request_for(decoder, medium, None, text, label, None, None, None, 1, None)
-        cond = asked.conditions(decoder, 1, [text])
+        cond = asked.conditions(decoder, 1, [text]) or Conditions()
         durations = decoder.durations(cond)
         jobs.append(Job((round(float(durations.sum()) * 1.25) + 8,), replace(cond, durations=durations), label=label))
     return jobs

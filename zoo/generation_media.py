@@ -187,9 +187,10 @@ def timed_pieces(decoder: TokenModel, request: Request, room: Room) -> list[Piec
         cond = request.conditions(decoder, len(texts), texts)
         return [row[row > 0].cpu() for row in decoder.durations(cond)]
 
-    whole = frames([request.text])[0] if request.text.strip() else torch.ones(1)
+    text = request.text or ""
+    whole = frames([text])[0] if text.strip() else torch.ones(1)
     slower = 1 / (request.speed or 1) if request.seconds is None else request.seconds * room.rate / float(whole.sum())
-    pieces = pieces_of(request.text, room, slower * float(whole.mean()), None)
+    pieces = pieces_of(text, room, slower * float(whole.mean()), None)
     return timed(pieces, [slower * each for each in frames([piece.text for piece in pieces])], room)
 
 
