@@ -44,7 +44,6 @@ class Aligner(nn.Module):
         there = text >= 0
         bytes_ = self.text_norm(self.reads(self.text(text.where(there, 256)).mT).mT)
         heard = torch.stack([table(codes[:, q].clamp(min=0)) for q, table in enumerate(self.codes)]).sum(0)
-        heard = heard * (codes[:, 0, :, None] >= 0)
         frames = self.code_norm(self.hears(heard.mT).mT)
         logits = frames @ bytes_.mT / frames.shape[-1] ** 0.5
         logits = logits if prior is None else logits + prior
