@@ -91,6 +91,7 @@ def padded(codes: Sequence[Int[Tensor, "T Q"]]) -> Int[Tensor, "R Q T"]:
 
 
 def chunked(rows: Sequence[int], most: int) -> Iterator[list[int]]:
+    """So many at a time, in order."""
     for start in range(0, len(rows), most):
         yield list(rows[start : start + most])
 
