@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -23,14 +23,14 @@ from torch import Tensor
 import zoo
 from zoo import checkpoints, registry
 from zoo.bench import deliver, timed
-from zoo.codecs.base import Tokens
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.sampling import Result
 from zoo.decoders.sampling.proposers import DraftModel
 from zoo.generation_codes import Codes, Sampling, draw_codes
+from zoo.generation_media import as_media, as_tokens
 from zoo.generation_request import request_for, sampling_for
 from zoo.generation_weights import packed
-from zoo.picture_classes import Classifier, Labelled, look_at
+from zoo.picture_classes import Labelled, accuracy
 from zoo.picture_classes import load as load_judge
 from zoo.scoring import conditions
 
@@ -196,7 +196,7 @@ def bench_sampling(
 
 def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dict[str, Any]:
     """All methods in turn on each request."""
-    decoder = prepared(task.decoder, weights)
+    decoder: Any = packed(registry.load_decoder(task.decoder, "cpu"), weights)
     jobs = jobs_of(task.medium, decoder, items, steps)
     law = dict(temperature=task.temperature, guidance=task.guidance, seed=seed)
     ways = {
@@ -209,8 +209,8 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
         for name, sampling in ways.items():
             found[name].append(run(decoder, job, number, sampling))
     plain = found[task.plain.name]
-    judge = _judge(task.decoder)
-    rows = [_row(name, runs, plain, jobs, ways[name], block, decoder, judge) for name, runs in found.items()]
+    judge = _judge(task.decoder, decoder)
+    rows = [_row(name, runs, plain, jobs, ways[name], block, judge) for name, runs in found.items()]
     return {
         "medium": task.medium,
         "decoder": task.decoder,
@@ -221,11 +221,6 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
         "block": {str(slots): 1e3 * seconds for slots, seconds in (block or {}).items()},
         "methods": rows,
     }
-
-
-def prepared(name: str, weights: str) -> Any:
-    """A decoder of that name, its matrices in that type."""
-    return packed(registry.load_decoder(name, "cpu"), weights)
 
 
 def jobs_of(medium: str, decoder: Any, items: int, steps: int) -> list[Job]:
@@ -261,6 +256,10 @@ class Run:
     cpu: float
 
 
+Judge = Callable[[Sequence[Run], Sequence[Job]], float]
+"""The share of pictures that show what was asked for."""
+
+
 def run(decoder: Any, job: Job, number: int, sampling: Sampling) -> Run:
     """Draw one request; seconds are those of the rounds alone."""
     drawn: Any = None
@@ -276,7 +275,9 @@ def run(decoder: Any, job: Job, number: int, sampling: Sampling) -> Run:
     return Run(drawn.codes[0], drawn.results, rounds, cpu * rounds / wall)
 
 
-def block_times(decoder: Any, streams: int, behind: int = 128, repeats: int = 9) -> dict[int, float]:
+def block_times(
+    decoder: Any, streams: int, blocks: Sequence[int] = BLOCKS, behind: int = 128, repeats: int = 9
+) -> dict[int, float]:
     """CPU seconds of a forward pass of so many slots behind a prefix."""
     info, found = decoder.info, {}
     behind = min(behind, info.context - max(BLOCKS))
@@ -291,7 +292,7 @@ def block_times(decoder: Any, streams: int, behind: int = 128, repeats: int = 9)
         tokens = torch.zeros(streams, behind + max(BLOCKS), info.codebooks, dtype=torch.int64)
         decoder(tokens[:, :behind], places(0, behind), state)
         state.commit(None, behind)
-        for slots in BLOCKS:
+        for slots in blocks:
             block, positions = tokens[:, :slots], places(behind, slots)
             decoder(block, positions, state)
             times = []
@@ -303,10 +304,23 @@ def block_times(decoder: Any, streams: int, behind: int = 128, repeats: int = 9)
     return found
 
 
-def _judge(name: str) -> Classifier | None:
-    """The classifier that is bundled with a decoder of pictures, if there is one."""
+def _judge(name: str, decoder: Any) -> Judge | None:
+    """By the classifier that is bundled with a decoder of pictures, if there is one."""
     folder = (Path(name) if Path(name).is_dir() else checkpoints.folder(name)) / "judge"
-    return load_judge(folder)[0] if folder.is_dir() else None
+    if not folder.is_dir():
+        return None
+    classifier, codec, facts = load_judge(folder)[0], registry.load_codec(decoder.tokens.codec, "cpu"), decoder.tokens
+
+    def shown(each: Run) -> UInt8[Tensor, "3 H W"]:
+        height, width = (side * codec.info.hop for side in each.codes.shape[1:])
+        picture = as_media(as_tokens(each.codes, codec, facts, (height, width)), codec)
+        return (picture * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def accuracy_of(runs: Sequence[Run], jobs: Sequence[Job]) -> float:
+        labels = torch.tensor([job.label for job in jobs])
+        return accuracy(classifier, Labelled(torch.stack([shown(each) for each in runs]), labels))
+
+    return accuracy_of
 
 
 def _row(
@@ -316,8 +330,7 @@ def _row(
     jobs: list[Job],
     sampling: Sampling,
     block: dict[int, float] | None,
-    decoder: Any,
-    judge: Classifier | None,
+    judge: Judge | None,
 ) -> dict[str, Any]:
     """What is told of a method."""
     traces = [result.trace for each in runs for result in each.results]
@@ -343,7 +356,7 @@ def _row(
         **costs,
         "same": statistics.mean(same(ours.codes, theirs.codes) for ours, theirs in zip(runs, plain, strict=True)),
         "nats": None if sampling.law.certain else -float(logp.sum()) / codes,
-        "accuracy": None if judge is None else accuracy(judge, decoder, runs, jobs),
+        "accuracy": None if judge is None else judge(runs, jobs),
     }
 
 
@@ -381,19 +394,7 @@ def same(ours: Codes, theirs: Codes) -> float:
 def draft_seconds(sampling: Sampling) -> float:
     """CPU seconds that a draft model takes for a step."""
     proposer = sampling.proposer(None) if sampling.proposer is not None else None
-    return block_times(proposer.model, 1)[1] if isinstance(proposer, DraftModel) else 0.0
-
-
-def accuracy(judge: Classifier, decoder: Any, runs: list[Run], jobs: list[Job]) -> float:
-    """Share of pictures that show what was asked for."""
-    codec = registry.load_codec(decoder.tokens.codec, torch.device("cpu"))
-    right = []
-    for each, job in zip(runs, jobs, strict=True):
-        height, width = (side * codec.info.hop for side in each.codes.shape[1:])
-        tokens = Tokens(each.codes[None], torch.tensor([[height, width]]), None, codec.name, codec.weights)
-        picture = (codec.decode(tokens) * 255).round().clamp(0, 255).to(torch.uint8)
-        right.append(int(look_at(judge, Labelled(picture, torch.tensor([job.label])))[1] == job.label))
-    return statistics.mean(right)
+    return block_times(proposer.model, 1, (1,))[1] if isinstance(proposer, DraftModel) else 0.0
 
 
 def _table(row: dict[str, Any]) -> Table:
