@@ -36,17 +36,6 @@ NAMES: dict[str, Callable[[], Proposer]] = {
 """What makes those that need nothing to be made, by name."""
 
 
-def find(name: str) -> Proposer:
-    """A new proposer of that name.
-
-    Raises:
-        ValueError: No proposer has the name.
-    """
-    if name not in NAMES:
-        raise ValueError(f"there is no proposer {name!r}; there are {', '.join(sorted(NAMES))}")
-    return NAMES[name]()
-
-
 __all__ = [
     "NAMES",
     "Bandit",
@@ -72,5 +61,4 @@ __all__ = [
     "Swift",
     "Trigram",
     "Watched",
-    "find",
 ]
