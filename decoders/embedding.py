@@ -21,7 +21,8 @@ class CodeEmbedding(nn.Module):
 
     def __init__(self, cards: tuple[int, ...], specials: int, width: int, context: int = 0, axes: int = 1):
         super().__init__()
-        sizes = [card + specials for card in cards]
+        self.cards = cards
+        self.sizes = sizes = [card + specials for card in cards]
         self.table = nn.Embedding(sum(sizes), width)
         self.positions = nn.ModuleList(nn.Embedding(context, width) for _ in range(axes if context else 0))
         self.first: Tensor

@@ -101,11 +101,13 @@ class Hidden(NamedTuple):
         inputs: int64 `[R, S, Q]`: codes, the mask (each codebook's card) where they are hidden, 0 where none are.
         targets: int64 `[R, S, Q]`: the codes to be found, -1 elsewhere.
         visible: bool `[R, S, S]`, the block mask that keeps places without codes out of sight.
+        finer: int64 `[R, S, Q]`: by level, the codes of finer codebooks, which are masked, too; -1 elsewhere.
     """
 
     inputs: Int[Tensor, "R S Q"]
     targets: Int[Tensor, "R S Q"]
     visible: Bool[Tensor, "R S S"]
+    finer: Int[Tensor, "R S Q"]
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,9 @@ class Masking:
 
     Attributes:
         cards: Tokens of each codebook.
-        by_level: Of one random codebook in each row, while coarser ones are there and finer ones are masked and not
-            asked for; else of all codebooks at once.
+        by_level: Of one random codebook in each row, while coarser ones are there and finer ones are masked; else of
+            all codebooks at once.
+        levels: How often which codebook is that one, against each other; (): all as often.
         first: The coarsest codebook that is hidden; those before it are always there.
         schedule: What share: the cosine of a random quarter turn (MaskGIT), a uniform one ("linear"), or all.
         span: Codes are hidden in runs of so many, which may overlap (MAGNeT). The share is then reached by whole runs.
@@ -124,6 +127,7 @@ class Masking:
 
     cards: tuple[int, ...]
     by_level: bool = False
+    levels: tuple[float, ...] = ()
     first: int = 0
     schedule: Literal["cosine", "linear", "all"] = "cosine"
     span: int = 1
@@ -132,6 +136,14 @@ class Masking:
     def __post_init__(self) -> None:
         if not 0 <= self.first < len(self.cards) or self.span < 1:
             raise ValueError(f"first codebook {self.first} of {len(self.cards)}, spans of {self.span}: nothing to hide")
+        if self.levels and not self.by_level:
+            raise ValueError(f"levels {self.levels} tell how often each is hidden by itself; say by_level, too")
+        if self.levels and (
+            len(self.levels) != len(self.cards) or min(self.levels) < 0 or sum(self.levels[self.first :]) <= 0
+        ):
+            raise ValueError(
+                f"levels {self.levels} of {len(self.cards)} codebooks; give each one how often it is hidden"
+            )
 
     def mask_for_training(self, codes: Int[Tensor, "R S Q"], generator: torch.Generator) -> Hidden:
         """Hide codes; at least one in each row that has any.
@@ -158,14 +170,16 @@ class Masking:
             open = open & (place >= begin[:, None])[..., None]
         asked = open
         if self.by_level:
-            level = self.first + (draw(rows) * (books - self.first)).long()
+            often = torch.tensor(self.levels or (1.0,) * books, device=codes.device)[self.first :].cumsum(0)
+            level = self.first + torch.searchsorted(often / often[-1], draw(rows), right=True)
             asked = open & (book == level[:, None])[:, None]
         turn = draw(rows)
         share = {"cosine": (turn * math.pi / 2).cos(), "linear": 1 - turn, "all": torch.ones_like(turn)}[self.schedule]
         hidden = self._chosen(asked, share, draw(rows, places, books))
         masked = hidden | (open & (book > level[:, None])[:, None]) if self.by_level else hidden
         inputs = torch.where(masked, torch.tensor(self.cards, device=codes.device), codes.clamp(min=0))
-        return Hidden(inputs, codes.where(hidden, -1), there[:, None, :, 0].expand(-1, places, -1))
+        visible = there[:, None, :, 0].expand(-1, places, -1)
+        return Hidden(inputs, codes.where(hidden, -1), visible, codes.where(masked & ~hidden, -1))
 
     def _chosen(
         self, asked: Bool[Tensor, "R S Q"], share: Float[Tensor, "R"], turn: Float[Tensor, "R S Q"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -21,6 +22,7 @@ from zoo.decoders.sampling import Law, Noise, decode_masked
 from zoo.recipes.decoder import IGNORED, OPTIMIZATION, Foretold, Objective, TokenRecipe
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Preview
+from zoo.recipes.start import adapt
 from zoo.token_facts import positions_of
 
 TRAINING, VALIDATION = 0, 1  # what hidden codes are drawn for
@@ -40,6 +42,10 @@ class MaskedRecipe(TokenRecipe):
         masking: Fields of `Masking` but for the cards, which are the layout's.
         bound: The loss is the mean of each row, then of the rows; under `schedule="linear"` this bounds the negative
             log-likelihood of a code, and validation tells the bound. Else all hidden codes count the same.
+        finer: How much the finer codebooks of rows hidden by level count, beside what is hidden. Decoding never asks
+            for them that early, but a pass then teaches of all codes instead of a sixth.
+        adapt_from: Checkpoint of a causal decoder of the same width and layers whose weights to begin with, as far as
+            it has them, as `zoo.load` takes it: it learned from all codes in each pass, not from hidden ones alone.
         preview: What validation shows in TensorBoard: the first item of a batch, of which the first cells are given and
             all others are filled in, in so many `steps`, by level in as many for each codebook.
 
@@ -60,17 +66,23 @@ class MaskedRecipe(TokenRecipe):
         condition_dropout: float = 0.1,
         preview: Preview | None = PREVIEW,
         start_from: str | None = None,
+        finer: float = 0.0,
+        adapt_from: str | None = None,
     ):
         if decoder.info.causal or decoder.info.specials < 1:
             raise UserError(
                 "this recipe needs a decoder that is not causal and knows a mask token, such as a MaskedDecoder"
             )
         check_cells(layout)
+        if adapt_from is not None:
+            adapt(decoder, adapt_from)
         super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
         self.masking = from_json(Masking, {"cards": layout.cards} | (masking or {}), "masking")
         if self.masking.cards != layout.cards:
             raise UserError(f"masking of cards {self.masking.cards}, the layout's are {layout.cards}; leave them out")
-        self.bound = bound
+        if finer and not self.masking.by_level:
+            raise UserError(f"finer={finer}: codebooks are hidden all at once, there are no finer ones; leave it out")
+        self.bound, self.finer = bound, finer
 
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
         """Cross-entropy of what is hidden, given what is not."""
@@ -78,10 +90,14 @@ class MaskedRecipe(TokenRecipe):
         logits = self.predict(self.decoder, hidden, batch, cond)
         with torch.autocast(self.device.type, enabled=False):
             loss = masked_loss(logits.float(), hidden.targets, self.bound)
-        return Objective(loss, {"cross_entropy": loss}, int((hidden.targets >= 0).sum()))
+            parts = {"cross_entropy": loss}
+            if self.finer:
+                parts["finer"] = masked_loss(logits.float(), hidden.finer)
+                loss = loss + self.finer * parts["finer"]
+        return Objective(loss, parts, int((hidden.targets >= 0).sum()))
 
     def foretell(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Foretold:
-        """What is hidden; for a bound, each row counts as many codes as it has."""
+        """What is hidden, all levels as often; for a bound, each row counts as many codes as it has."""
         hidden = self.hide(batch, VALIDATION, number)
         logits, asked = self.predict(decoder, hidden, batch, cond), hidden.targets >= 0
         weight = None
@@ -94,11 +110,12 @@ class MaskedRecipe(TokenRecipe):
         """What the decoder fills in behind the beginning of the item."""
         return fill(decoder, self.layout, self.masking, batch, cond, Noise(self.seed), self.preview)
 
-    def hide(self, batch: Mapping[str, Any], *names: int) -> Hidden:
-        """The steps of a batch, of which some codes are hidden; names and the seed say which."""
+    def hide(self, batch: Mapping[str, Any], purpose: int, number: int) -> Hidden:
+        """The steps of a batch, of which some codes are hidden; what for, its number and the seed say which."""
+        masking = self.masking if purpose == TRAINING else replace(self.masking, levels=())
         tokens = steps_inside(self.layout, batch)
-        draws = np.random.SeedSequence((self.seed, *names)).generate_state(1, np.uint64)
-        return self.masking.mask_for_training(tokens, torch.Generator().manual_seed(int(draws[0])))
+        draws = np.random.SeedSequence((self.seed, purpose, number)).generate_state(1, np.uint64)
+        return masking.mask_for_training(tokens, torch.Generator().manual_seed(int(draws[0])))
 
     def predict(
         self, decoder: TokenModel, hidden: Hidden, batch: Mapping[str, Any], cond: Conditions | None

@@ -1,8 +1,10 @@
 """Weights to begin a training with, instead of random ones."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from zoo.codecs.errors import UserError
+from zoo.decoders.embedding import CodeEmbedding, CodeHeads
 from zoo.registry import load
 
 
@@ -19,3 +21,46 @@ def start(network: nn.Module, checkpoint: str) -> None:
     if type(trained) is not type(network) or trained.config != network.config:
         raise UserError(f"can't start from {checkpoint}: it is {trained.config}, this recipe trains {network.config}")
     network.load_state_dict(trained.state_dict())
+
+
+@torch.no_grad()
+def adapt(network: nn.Module, checkpoint: str) -> None:
+    """Copy what a decoder of another kind has in common with a network: a masked one begins with an autoregressive one.
+
+    These are the weights of the same name, and of tables the rows that both have; what is new stays random. (Gong et
+    al., "Scaling Diffusion Language Models via Adaptation from Autoregressive Models", arXiv 2410.17891.)
+
+    Args:
+        checkpoint: As `zoo.load` takes it.
+
+    Raises:
+        UserError: Weights of another width, or fewer than half of the network's there.
+    """
+    trained, copied, size = _parts(load(checkpoint)), 0, 0
+    for name, own in _parts(network).items():
+        size += own.numel()
+        other = trained.get(name)
+        if other is None:
+            continue
+        if own.shape[1:] != other.shape[1:]:
+            raise UserError(
+                f"can't begin with {checkpoint}: its {name} is {list(other.shape)}, this recipe's {list(own.shape)}; "
+                "give both decoders the same width"
+            )
+        rows = min(len(own), len(other))
+        copied += own[:rows].copy_(other[:rows]).numel()
+    if copied < size / 2:
+        raise UserError(f"can't begin with {checkpoint}: it has {copied} of the {size} weights that this recipe trains")
+
+
+def _parts(network: nn.Module) -> dict[str, Tensor]:
+    """All weights by name; those of codes are one table for each codebook, without input-only ids."""
+    parts: dict[str, Tensor] = dict(network.named_parameters())
+    for name, module in network.named_modules():
+        if not isinstance(module, CodeEmbedding | CodeHeads):
+            continue
+        whole = parts.pop(f"{name}.{'table' if isinstance(module, CodeEmbedding) else 'product'}.weight", None)
+        if whole is not None:  # not there where it is tied to one that has been here
+            tables = zip(whole.split(module.sizes), module.cards, strict=True)
+            parts |= {f"{name} of codebook {book}": table[:card] for book, (table, card) in enumerate(tables)}
+    return parts

@@ -44,7 +44,7 @@ def test_the_share_of_hidden_codes_follows_the_schedule():
 
 def test_hidden_codes_are_masked_and_asked_for_and_all_others_are_there():
     codes = codes_of(50, 6)
-    inputs, targets, _ = Masking(CARDS).mask_for_training(codes, seeded())
+    inputs, targets, *_ = Masking(CARDS).mask_for_training(codes, seeded())
     hidden = targets >= 0
     assert torch.equal(targets[hidden], codes[hidden])
     assert torch.equal(inputs, torch.where(hidden, torch.tensor(CARDS), codes))
@@ -54,7 +54,7 @@ def test_hidden_codes_are_masked_and_asked_for_and_all_others_are_there():
 def test_by_level_coarser_codes_are_there_and_finer_ones_neither_there_nor_asked_for(first):
     cards = (5, 5, 5)
     codes = codes_of(300, 6, cards)
-    inputs, targets, _ = Masking(cards, by_level=True, first=first).mask_for_training(codes, seeded())
+    inputs, targets, *_ = Masking(cards, by_level=True, first=first).mask_for_training(codes, seeded())
     level = (targets >= 0).any(1).int().argmax(1)
     assert sorted(set(level.tolist())) == list(range(first, 3))
     for row, at in enumerate(level.tolist()):
@@ -63,9 +63,34 @@ def test_by_level_coarser_codes_are_there_and_finer_ones_neither_there_nor_asked
         assert (targets[row, :, :at] == -1).all() and (targets[row, :, at + 1 :] == -1).all()
 
 
+def test_finer_codes_that_are_masked_are_told_apart_from_what_is_hidden():
+    codes = codes_of(100, 6, (5, 5, 5))
+    hidden = Masking((5, 5, 5), by_level=True).mask_for_training(codes, seeded())
+    masked, finer = hidden.inputs == 5, hidden.finer >= 0
+    assert torch.equal(masked, finer | (hidden.targets >= 0)) and not (finer & (hidden.targets >= 0)).any()
+    assert torch.equal(hidden.finer[finer], codes[finer])
+    assert (Masking((5, 5, 5)).mask_for_training(codes, seeded()).finer == -1).all()
+
+
+def test_levels_are_hidden_as_often_as_said():
+    """Of 4,000 rows 0, 3/4 and 1/4; four standard errors are 110."""
+    masking = Masking((5, 5, 5), by_level=True, levels=(0.0, 3.0, 1.0))
+    hidden = masking.mask_for_training(codes_of(4000, 4, (5, 5, 5)), seeded())
+    counts = (hidden.targets >= 0).any(1).int().argmax(1).bincount(minlength=3).tolist()
+    assert counts[0] == 0 and abs(counts[1] - 3000) < 110
+
+
+def test_levels_that_can_not_be_hidden_as_often_as_said_are_refused():
+    with pytest.raises(ValueError, match="by_level"):
+        Masking(CARDS, levels=(1.0, 1.0))
+    for levels, first in [((1.0,), 0), ((1.0, -1.0), 0), ((1.0, 0.0), 1)]:
+        with pytest.raises(ValueError, match="how often"):
+            Masking(CARDS, by_level=True, first=first, levels=levels)
+
+
 def test_spans_are_hidden_whole():
     """Runs end only where they are as long as a span, or at the end of the row."""
-    inputs, _, _ = Masking((9,), span=3).mask_for_training(codes_of(100, 12, (9,)), seeded())
+    inputs, *_ = Masking((9,), span=3).mask_for_training(codes_of(100, 12, (9,)), seeded())
     shorter = 0
     for row in (inputs[..., 0] == 9).int().tolist():
         runs = "".join(map(str, row)).split("0")
@@ -76,7 +101,7 @@ def test_spans_are_hidden_whole():
 
 def test_a_prompt_keeps_all_its_codebooks():
     codes = codes_of(200, 8)
-    inputs, targets, _ = Masking(CARDS, by_level=True, schedule="all", prompt=True).mask_for_training(codes, seeded())
+    inputs, targets, *_ = Masking(CARDS, by_level=True, schedule="all", prompt=True).mask_for_training(codes, seeded())
     masked = (inputs == torch.tensor(CARDS)).any(2)
     begin = masked.int().argmax(1)
     assert set(begin.tolist()) == set(range(8))

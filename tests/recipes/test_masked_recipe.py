@@ -75,6 +75,29 @@ def test_the_loss_is_the_surprise_at_hidden_codes_of_a_row_on_its_own():
     torch.testing.assert_close(found.loss, total / found.tokens)
 
 
+def test_finer_codes_add_their_surprise_in_their_share():
+    given, losses = batch(), {}
+    for finer in (0.0, 1.0, 0.5):
+        mine = recipe(masking={"by_level": True}, finer=finer)
+        losses[finer] = mine.objective(given, None, 0)
+    hidden = mine.hide(given, TRAINING, 0)
+    extra = masked_loss(mine.predict(mine.decoder, hidden, given, None), hidden.finer)
+    assert extra > 0 and losses[0.0].parts.keys() == {"cross_entropy"}
+    torch.testing.assert_close(losses[1.0].loss, losses[0.0].loss + extra)
+    torch.testing.assert_close(losses[0.5].loss, losses[0.0].loss + extra / 2)
+    torch.testing.assert_close(losses[0.5].parts["finer"], extra)
+    with pytest.raises(UserError, match="finer=0.5"):
+        recipe(finer=0.5)
+
+
+def test_validation_asks_for_all_levels_as_often_whatever_training_does():
+    given = batch()
+    uneven = recipe(masking={"by_level": True, "levels": [1, 0]})
+    even = recipe(masking={"by_level": True})
+    assert torch.equal(uneven.hide(given, VALIDATION, 3).inputs, even.hide(given, VALIDATION, 3).inputs)
+    assert not torch.equal(uneven.hide(given, TRAINING, 3).inputs, even.hide(given, TRAINING, 3).inputs)
+
+
 @pytest.mark.parametrize("given", [batch(), pictures()])
 def test_what_lies_behind_an_item_changes_no_gradient(given):
     layout = LAYOUT if given["codes"].ndim == 3 else Raster((9,))

@@ -1,0 +1,51 @@
+"""A decoder of another kind begins with what it has in common with one that is trained."""
+
+import pytest
+import torch
+from test_decoder_recipe import decoder as causal
+from test_masked_recipe import LAYOUT, core, decoder, recipe
+
+from zoo import checkpoint
+from zoo.codecs.errors import UserError
+from zoo.decoders.layouts import Delay
+from zoo.recipes.start import adapt
+from zoo.token_facts import TokenFacts
+
+
+def save(model, layout, folder) -> None:
+    model.tokens = TokenFacts(layout)
+    checkpoint.save(model, folder)
+
+
+def same_codes(own, mine, other, trained) -> bool:
+    """All codes' vectors, and not those of structure tokens."""
+    tables = zip(LAYOUT.cards, own.weight.split(mine.sizes), other.weight.split(trained.sizes), strict=True)
+    return all(torch.equal(table[:card], source[:card]) for card, table, source in tables)
+
+
+def test_a_masked_decoder_begins_with_the_weights_of_an_autoregressive_one(tmp_path):
+    """That one has an end token and three input-only ids, and neither levels nor positions that are learned."""
+    layout = Delay(LAYOUT.cards, begin=True, end=True)
+    trained = causal(layout)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    save(trained, layout, tmp_path)
+    mine = recipe(decoder=decoder(levels=True), adapt_from=str(tmp_path))
+    for begun in (mine.decoder, mine.average.module):
+        for own, other in zip(begun.transformer.parameters(), trained.transformer.parameters(), strict=True):
+            assert torch.equal(own, other)
+        assert same_codes(begun.embedding.table, begun.embedding, trained.embedding.table, trained.embedding)
+        assert same_codes(begun.heads.product, begun.heads, trained.heads.product, trained.heads)
+        assert begun.levels.weight.abs().max() < 0.2  # as random as ever
+
+
+def test_weights_of_another_width_are_refused(tmp_path):
+    save(causal(LAYOUT), LAYOUT, tmp_path)
+    with pytest.raises(UserError, match="same width"):
+        adapt(decoder(transformer=core(width=32)), str(tmp_path))
+
+
+def test_a_decoder_with_hardly_anything_in_common_is_refused(tmp_path):
+    save(causal(LAYOUT), LAYOUT, tmp_path)
+    with pytest.raises(UserError, match="it has"):
+        adapt(torch.nn.Linear(3, 3), str(tmp_path))
