@@ -15,7 +15,8 @@ import statistics
 import time
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -103,6 +104,39 @@ def deliver(
     for table in tables:
         Console(width=width).print(table)
     return result
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+Times = Mapping[Hashable, tuple[float, float]]
+"""Wall and CPU seconds of each way in one round, in which all take turns."""
+
+
+def speed(rounds: Sequence[Times], way: Hashable, reference: Hashable, tokens: int) -> dict[str, Any]:
+    """Median seconds of a way, the tokens that it gives in one of them, and how it compares with another."""
+    found: dict[str, Any] = {"ratio": times_as_fast(rounds, way, reference)}
+    for index, kind in enumerate(("wall", "cpu")):
+        found[kind] = statistics.median(times[way][index] for times in rounds)
+        found[f"tokens_per_{kind}_second"] = tokens / found[kind]
+    return found
+
+
+def times_as_fast(rounds: Sequence[Times], way: Hashable, reference: Hashable) -> dict[str, list[float]]:
+    """Seconds of the reference / of this way, of the same round: median, least and largest; by wall and CPU clock."""
+    found = {}
+    for index, kind in enumerate(("wall", "cpu")):
+        ratios = sorted(times[reference][index] / times[way][index] for times in rounds)
+        found[kind] = [statistics.median(ratios), ratios[0], ratios[-1]]
+    return found
 
 
 def same_weights(config: SEANetConfig, seed: int) -> tuple[nn.Module, SEANetCodec]:
@@ -320,12 +354,8 @@ def _floor(codec: SEANetCodec, frames: int) -> dict[str, Any]:
 
 def _least(run: Callable[[], Any], rounds: int = 15, calls: int = 10) -> float:
     """CPU seconds of a call in the median round, with one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         found = [timed(lambda: [run() for _ in range(calls)], torch.device("cpu"))[1] for _ in range(rounds)]
-    finally:
-        torch.set_num_threads(threads)
     return statistics.median(found) / calls
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from jaxtyping import Int
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.bench import deliver, timed
+from zoo.bench import deliver, one_thread, speed, timed
 from zoo.codecs.errors import UserError
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from zoo.decoders.base import TokenModel
@@ -65,12 +64,8 @@ def bench_decoders(
     """
     ours = random_decoder(config, seed) if model is None else loaded(model)
     theirs = as_llama(ours)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         rows = [_measure(ours, theirs, _prompts(ours, batch, prompt, seed), steps, repeats) for batch in batches]
-    finally:
-        torch.set_num_threads(before)
     facts = conditions(1, "cpu")
     result = {
         "command": facts["command"],
@@ -162,15 +157,7 @@ def _measure(ours: TokenModel, theirs: nn.Module, ids: Tensor, steps: int, repea
         expected = tokens if expected is None else expected
         same[name] = float((tokens == expected).long().cumprod(1).float().mean())
     rounds = [{name: timed(way, ids.device) for name, way in ways.items()} for _ in range(repeats)]
-    found: dict[str, Any] = {}
-    for name in ways:
-        found[name] = {"same_tokens": same[name], "ratio": {}}
-        for index, kind in enumerate(("wall", "cpu")):
-            seconds = statistics.median(times[name][index] for times in rounds)
-            ratios = sorted(times[THEIRS][index] / times[name][index] for times in rounds)
-            found[name][kind] = seconds
-            found[name][f"tokens_per_{kind}_second"] = ids.shape[0] * steps / seconds
-            found[name]["ratio"][kind] = [statistics.median(ratios), ratios[0], ratios[-1]]
+    found = {name: {"same_tokens": same[name]} | speed(rounds, name, THEIRS, len(ids) * steps) for name in ways}
     return {
         "batch": len(ids),
         "load_average": os.getloadavg()[0],
@@ -182,23 +169,27 @@ def _measure(ours: TokenModel, theirs: nn.Module, ids: Tensor, steps: int, repea
 def _ways(ours: TokenModel, theirs: nn.Module, ids: Tensor, steps: int) -> dict[str, Way]:
     """What is compared; first the one that the others are compared with."""
 
-    def generate(model: nn.Module, **options: Any) -> Way:
-        there = torch.ones_like(ids)
-        fixed = {"attention_mask": there, "max_new_tokens": steps, "do_sample": False, "pad_token_id": 0}
-        return lambda: model.generate(ids, **fixed, **options)[:, ids.shape[1] :]
+    def generated(model: nn.Module, **options: Any) -> Way:
+        return lambda: generate(model, ids, steps, **options)
 
     def continued(model: TokenModel) -> Way:
         return lambda: decode(model, ids[..., None], steps, Law(temperature=0)).codes[..., 0]
 
     ways = {
-        THEIRS: generate(theirs),
-        f"{THEIRS}, static cache": generate(theirs, cache_implementation="static"),
-        f"{THEIRS}, bfloat16": generate(copy.deepcopy(theirs).bfloat16()),
+        THEIRS: generated(theirs),
+        f"{THEIRS}, static cache": generated(theirs, cache_implementation="static"),
+        f"{THEIRS}, bfloat16": generated(copy.deepcopy(theirs).bfloat16()),
         "ours": continued(ours),
     }
     for name, dtype in WEIGHTS.items():
         ways[f"ours, for decoding, {name}"] = continued(for_decoding(copy.deepcopy(ours), dtype))
     return ways
+
+
+def generate(theirs: Any, ids: Int[Tensor, "R P"], steps: int, **options: Any) -> Int[Tensor, "R S"]:
+    """What `transformers` puts behind a prompt; greedy unless `options` say otherwise."""
+    fixed = {"attention_mask": torch.ones_like(ids), "max_new_tokens": steps, "do_sample": False, "pad_token_id": 0}
+    return theirs.generate(ids, **(fixed | options))[:, ids.shape[1] :]
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
