@@ -53,7 +53,9 @@ def log_probs(
         last, laws = last.masked_fill(fixed, 0), certain(laws, fixed)
     if not judged.slots:
         return ctx.law.log_prob(laws, last)[:, None]
-    nodes = ctx.law.log_prob(seen.logp[row[:, None], judged.before()], judged.tokens)
+    chain = judged.parent is None  # laws are large, and lie in order there
+    before = seen.logp[:, : judged.slots] if chain else seen.logp[row[:, None], judged.before()]
+    nodes = ctx.law.log_prob(before, judged.tokens)
     return in_line(verified, nodes, ctx.law.log_prob(laws, last))
 
 

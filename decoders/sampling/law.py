@@ -79,7 +79,7 @@ class Law:
             ValueError: NaN logits, no token left possible, processors and no prefix.
         """
         if not self.processors:
-            return self.checked(self.truncated(self.tempered(logits)), logits)
+            return self.checked(self.of(logits), logits)
         if prefix is None:
             raise ValueError("this law has processors, which look at the prefix; give it")
         return self.start(prefix)(logits[:, None])[:, 0]
@@ -98,6 +98,10 @@ class Law:
             lengths = torch.full((len(prefix),), prefix.shape[1], device=prefix.device)
         trackers = [processor.start(prefix, lengths) for processor in self.processors]
         return LawState(self, len(prefix), trackers, checked)
+
+    def of(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
+        """Log-probabilities, without processors; for temperature 0 the logits need not be made a law first."""
+        return most_probable(logits.float()) if self.certain else self.truncated(self.tempered(logits))
 
     def tempered(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
         """Log-probabilities behind the temperature; at temperature 0, of the logits as they are."""
@@ -175,7 +179,7 @@ class LawState:
     def __call__(self, logits: Float[Tensor, "R S Q V"]) -> Float[Tensor, "R S Q V"]:
         """Log-probabilities of what comes behind the prefix; of each of S logits there."""
         if not self.trackers:
-            return self._look(self.law.truncated(self.law.tempered(logits)), logits)
+            return self._look(self.law.of(logits), logits)
         return torch.stack([self._next(self.trackers, part) for part in logits.unbind(1)], 1)
 
     def log_prob(self, logp: Float[Tensor, "*rows V"], tokens: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
@@ -200,7 +204,7 @@ class LawState:
         """Log-probabilities behind the prefix, and behind each node of the draft."""
         self._drafted = draft = draft if draft.slots else Draft.empty(self.rows, draft.tokens.shape[2], logits.device)
         if not self.trackers:
-            return self._look(self.law.truncated(self.law.tempered(logits)), logits)
+            return self._look(self.law.of(logits), logits)
         if draft.parent is not None:
             return self._tree(logits, draft)
         present, laws, row = draft.present(), [], torch.arange(len(logits), device=logits.device)

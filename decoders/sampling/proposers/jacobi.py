@@ -59,7 +59,8 @@ class Jacobi(Proposer):
         elif layout is not None or shape is not None:
             raise ValueError(f"the guess {guess!r} looks at no grid; leave layout and shape out")
         self.guess, self.block, self._places = guess, block, places
-        self._laws: Float[Tensor, "R S Q V"] | None = None  # of the steps that come next
+        self._laws: Float[Tensor, "R N Q V"] | None = None  # of the last block
+        self._slots: Int[Tensor, "R S"]  # of that block, whose laws are those of the steps that come next
         self._redrawn: Int[Tensor, "R S Q"] | None = None  # what the rule drew from them
         self._holds: Int[Tensor, "R"]  # how many of them there are
         self._begin: Int[Tensor, "R"]
@@ -88,14 +89,15 @@ class Jacobi(Proposer):
         n = min(n, int(ctx.room.max()) - 1)
         slot = torch.arange(n, device=ctx.length.device)
         steps = ctx.length[:, None] + slot
-        laws = self._any.expand(ctx.rows, n, -1, -1)
         holds = (slot < self._holds[:, None])[..., None].expand(-1, -1, len(self._any))
-        if self._laws is not None:
-            laws = torch.where(holds[..., None], _first(self._laws, n), laws)
-        drawn = (
-            0 if self._redrawn is None else min(n, max(0, int(self._holds.min())))
-        )  # before it the rule drew for all
-        tokens = draw(laws[:, drawn:], ctx.noise.gumbel(steps[:, drawn:], *laws.shape[2:]))
+        # Before this the rule drew for all rows; laws are large, and looked at where they are needed.
+        drawn = 0 if self._redrawn is None else min(n, max(0, int(self._holds.min())))
+        first = 0 if ctx.densities else drawn
+        laws = self._any.expand(ctx.rows, n - first, -1, -1)
+        if self._laws is not None and n > first:
+            row = torch.arange(ctx.rows, device=slot.device)[:, None]
+            laws = torch.where(holds[:, first:, :, None], self._laws[row, _first(self._slots, n)[:, first:]], laws)
+        tokens = draw(laws[:, drawn - first :], ctx.noise.gumbel(steps[:, drawn:], *laws.shape[2:]))
         if self._redrawn is not None:
             redrawn = _first(self._redrawn, n)
             tokens = torch.where(holds, redrawn, torch.cat((redrawn[:, :drawn], tokens), 1))
@@ -118,7 +120,8 @@ class Jacobi(Proposer):
         row = torch.arange(ctx.rows, device=laws.device)[:, None]
         index = outcome.count[:, None] + torch.arange(laws.shape[1], device=laws.device)
         index = index.clamp(max=laws.shape[1] - 1)
-        self._laws, self._redrawn = laws[row, index], None if redrawn is None else redrawn[row, index]
+        self._laws, self._slots = laws, index
+        self._redrawn = None if redrawn is None else redrawn[row, index]
         self._holds = outcome.draft.count + 1 - outcome.count
         if outcome.draft.parent is not None:  # another proposer's tree, whose slots are no line of steps
             self._holds = torch.zeros_like(self._holds)
