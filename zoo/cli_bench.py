@@ -83,6 +83,17 @@ def bench_decoders_command(
     bench_decoders(model, output, seed, as_json)
 
 
+@bench.command("rounds")
+def bench_rounds_command(output: ResultFile = None, seed: Seed = 0, as_json: Json = False) -> None:
+    """Measure what a round of decoding costs beyond its forward passes, at the sizes of published decoders.
+
+    Example: [bold]zoo bench rounds -o bench.json[/]
+    """
+    from zoo.bench_rounds import bench_rounds
+
+    bench_rounds(output, seed, as_json)
+
+
 @bench.command("sampling")
 def bench_sampling_command(
     output: ResultFile = None,
