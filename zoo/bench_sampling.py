@@ -30,6 +30,7 @@ from zoo.generation_codes import Codes, Sampling, draw_codes
 from zoo.generation_media import as_media, as_tokens
 from zoo.generation_request import request_for, sampling_for
 from zoo.generation_weights import packed
+from zoo.pass_clock import pass_clock
 from zoo.picture_classes import Labelled, accuracy
 from zoo.picture_classes import load as load_judge
 from zoo.scoring import conditions
@@ -184,8 +185,8 @@ def bench_sampling(
         "median, least and largest over requests; CPU seconds leave out the time in which other processes had the "
         "processor. same: share of the codes that are those of one step at a time up to the first other one. nats: mean"
         " negative log-probability of a code under the law. expected: ratio if nothing but forward passes took time, "
-        "from `block`, milliseconds of a pass of so many slots. overhead: what a round takes beyond its forward passes,"
-        " as a share of the target's",
+        "from `block`, milliseconds of a pass of so many slots. overhead: CPU seconds outside of all forward passes, as "
+        "a share of those inside the target's",
         "weights": weights,
         "seed": seed,
         "items": items,
@@ -248,12 +249,20 @@ def jobs_of(medium: str, decoder: Any, items: int, steps: int) -> list[Job]:
 
 @dataclass(frozen=True)
 class Run:
-    """What a method made of a request."""
+    """What a method made of a request.
+
+    Attributes:
+        codes, results: What came out.
+        wall, cpu: Seconds of the rounds.
+        inside, outside: CPU seconds of the whole request in forward passes of the target, and outside of all passes.
+    """
 
     codes: Codes
     results: list[Result]
     wall: float
     cpu: float
+    inside: float
+    outside: float
 
 
 Judge = Callable[[Sequence[Run], Sequence[Job]], float]
@@ -270,9 +279,11 @@ def run(decoder: Any, job: Job, number: int, sampling: Sampling) -> Run:
             decoder, decoder.tokens.layout, [job.shape], [number], job.cond, sampling, job.prompt, job.stop
         )
 
-    wall, cpu = timed(draw, torch.device("cpu"))
+    with pass_clock(decoder) as clock:
+        wall, cpu = timed(draw, torch.device("cpu"))
     rounds = sum(float(result.trace.seconds.sum()) for result in drawn.results)
-    return Run(drawn.codes[0], drawn.results, rounds, cpu * rounds / wall)
+    outside = cpu - clock.target - clock.drafts
+    return Run(drawn.codes[0], drawn.results, rounds, cpu * rounds / wall, clock.target, outside)
 
 
 def block_times(
@@ -343,7 +354,7 @@ def _row(
         for each, job in zip(runs, jobs, strict=True)
     )
     logp = torch.cat([result.logp.flatten() for each in runs for result in each.results])
-    costs = {} if block is None else _costs(runs, block, sampling, passes, drafts, emitted)
+    costs = {} if block is None else {"expected": _expected(block, sampling, passes, drafts, emitted)}
     return {
         "method": name,
         "exactness": runs[0].results[0].exactness.value,
@@ -354,21 +365,18 @@ def _row(
         "codes_a_second": codes / sum(each.wall for each in runs),
         "ratio": {kind: ratios(plain, runs, kind) for kind in ("wall", "cpu")},
         **costs,
+        "overhead": sum(each.outside for each in runs) / sum(each.inside for each in runs),
         "same": statistics.mean(same(ours.codes, theirs.codes) for ours, theirs in zip(runs, plain, strict=True)),
         "nats": None if sampling.law.certain else -float(logp.sum()) / codes,
         "accuracy": None if judge is None else judge(runs, jobs),
     }
 
 
-def _costs(
-    runs: list[Run], block: dict[int, float], sampling: Sampling, passes: int, drafts: int, emitted: int
-) -> dict[str, float]:
-    """What is to be expected if forward passes are all that takes time, and what else took how much."""
+def _expected(block: dict[int, float], sampling: Sampling, passes: int, drafts: int, emitted: int) -> float:
+    """How many times as fast this is if nothing but forward passes takes time."""
     window = 0 if sampling.proposer is None else sampling.window
     target = block[min((count for count in BLOCKS if count > window), default=BLOCKS[-1])]
-    spent = passes * target + drafts * (draft_seconds(sampling) if drafts else 0.0)
-    overhead = (sum(each.cpu for each in runs) - spent) / (passes * target)
-    return {"expected": emitted * block[1] / spent, "overhead": overhead}
+    return emitted * block[1] / (passes * target + drafts * (draft_seconds(sampling) if drafts else 0.0))
 
 
 def ratios(plain: list[Run], runs: list[Run], kind: str) -> list[float]:

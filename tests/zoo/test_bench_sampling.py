@@ -48,7 +48,7 @@ def test_all_methods_draw_the_same_requests_and_are_compared_with_one_step_at_a_
         assert (guesses["same"] == 1) == (task.temperature == 0)
         for method in row["methods"]:
             assert method["drafted_a_pass"] >= method["accepted_a_pass"] >= 0
-            assert method["codes_a_second"] > 0 < method["expected"]
+            assert method["codes_a_second"] > 0 < method["expected"] and method["overhead"] > 0
             assert (method["nats"] is None) == (task.temperature == 0)
 
 
@@ -66,7 +66,7 @@ def test_other_weights_are_refused(decoders):
 def made(codes, seconds, steps):
     none = torch.zeros(1, steps, 1)
     result = Result(none.long(), torch.tensor([steps]), none, Exactness.IDENTICAL, Recorder(1).trace())
-    return Run(torch.tensor(codes), [result], seconds, seconds)
+    return Run(torch.tensor(codes), [result], seconds, seconds, seconds, 0.0)
 
 
 def test_a_ratio_is_that_of_seconds_a_step():
