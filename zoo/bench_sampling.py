@@ -185,8 +185,8 @@ def bench_sampling(
         "median, least and largest over requests; CPU seconds leave out the time in which other processes had the "
         "processor. same: share of the codes that are those of one step at a time up to the first other one. nats: mean"
         " negative log-probability of a code under the law. expected: ratio if nothing but forward passes took time, "
-        "from `block`, milliseconds of a pass of so many slots. overhead: CPU seconds outside of all forward passes, as "
-        "a share of those inside the target's",
+        "from `block`, milliseconds of a pass of so many slots. overhead: CPU seconds outside of all forward passes, "
+        "as a share of those inside the target's",
         "weights": weights,
         "seed": seed,
         "items": items,
