@@ -15,6 +15,7 @@ from zoo.decoders.ctc import CTCConfig, CTCDecoder
 from zoo.decoders.directed_acyclic import DirectedAcyclicConfig, DirectedAcyclicDecoder
 from zoo.decoders.layouts import Delay, Parallel
 from zoo.decoders.masked import MaskedConfig
+from zoo.decoders.sampling import Law
 from zoo.decoders.transformer import TransformerConfig
 from zoo.decoders.unrolled_denoising import decode_unrolled
 from zoo.recipes.cli import train
@@ -54,8 +55,11 @@ def test_words_are_spelled_in_as_many_codes_as_their_letters_last():
     assert same == batch["text"] != other and valid != same
 
 
-def test_a_ctc_decoder_is_trained_by_its_name_and_becomes_a_model_that_spells(tmp_path):
-    run = train("ctc.spelling-smoke", [f"--run.folder={tmp_path}/run"])
+@pytest.mark.parametrize(
+    ("name", "kind", "layout"), [("ctc", CTCDecoder, BLANKED), ("directed-acyclic", DirectedAcyclicDecoder, CODES)]
+)
+def test_decoders_of_one_pass_are_trained_by_their_name_and_become_models_that_spell(tmp_path, name, kind, layout):
+    run = train(f"{name}.spelling-smoke", [f"--run.folder={tmp_path}/run"])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss/nats"] for line in lines if "loss/nats" in line]
     assert losses[-1] < 0.3 * losses[0]
@@ -63,9 +67,20 @@ def test_a_ctc_decoder_is_trained_by_its_name_and_becomes_a_model_that_spells(tm
     assert bits[-1] < bits[0]
     convert(run / "last.ckpt", tmp_path / "model")
     model = zoo.load(tmp_path / "model")
-    assert isinstance(model, CTCDecoder) and model.tokens.layout == BLANKED
+    assert isinstance(model, kind) and model.tokens.layout == layout
     codes, cond = torch.tensor([[2, 3, -1, -1], [6, 7, 7, 7]])[..., None], Conditions(text=text_ids(["b", "d"]))
     assert (model.nats(codes, cond) < model.nats(codes.flip(0), cond)).all()
+
+
+def test_an_unrolled_encoder_decoder_is_trained_by_its_name_and_restores_what_is_said(tmp_path):
+    run = train("unrolled.spelling-smoke", [f"--run.folder={tmp_path}/run"])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    bits = [line["valid/bits/code"] for line in lines if "valid/bits/code" in line]
+    assert bits[-1] < bits[0]
+    convert(run / "last.ckpt", tmp_path / "model")
+    model, cond = zoo.load(tmp_path / "model"), Conditions(text=text_ids(["a", "d"]))
+    said = decode_unrolled(model, (2, 4), 8, Law(temperature=0.0), cond=cond).codes[..., 0]
+    assert said[1].tolist() == [6, 7, 7, 7] and said[0].tolist() == [0, 8, 8, 8]  # 8: nothing
 
 
 def test_validation_tells_what_whole_sequences_cost_and_a_directed_acyclic_decoder_learns_with_glances(tmp_path):
