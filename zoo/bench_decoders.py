@@ -106,13 +106,15 @@ def loaded(name: str) -> AutoregressiveDecoder:
     return model
 
 
-def as_llama(ours: AutoregressiveDecoder) -> nn.Module:
+def as_llama(ours: TokenModel) -> nn.Module:
     """A `transformers.LlamaForCausalLM` that holds the weights of our decoder.
 
     Raises:
         UserError: transformers is not installed, or the decoder is no Llama, having several codebooks, input-only ids
-            or another kind of transformer.
+            or another kind of transformer, or is no language model at all.
     """
+    if not isinstance(ours, AutoregressiveDecoder):
+        raise UserError(f"there is no language model but {type(ours).__name__}; transformers has nothing to compare")
     try:
         from transformers import LlamaConfig, LlamaForCausalLM
     except ImportError:

@@ -83,6 +83,24 @@ def bench_decoders_command(
     bench_decoders(model, output, seed, as_json)
 
 
+@bench.command("assisted")
+def bench_assisted_command(
+    model: Annotated[str, typer.Argument(metavar="[NAME]", help="Decoder of text.")] = "autoregressive.text",
+    draft: Annotated[str, typer.Option(metavar="NAME", help="What drafts for it.")] = "autoregressive.text-draft",
+    output: ResultFile = None,
+    items: Annotated[int, typer.Option(min=1, help="Texts to continue.")] = 4,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure what drafts bring on one core, beside transformers with the same weights, drafts and texts.
+
+    Example: [bold]zoo bench assisted autoregressive.text --draft autoregressive.text-draft -o bench.json[/]
+    """
+    from zoo.bench_assisted import bench_assisted
+
+    bench_assisted(model, draft, output, seed, as_json, items=items)
+
+
 @bench.command("rounds")
 def bench_rounds_command(output: ResultFile = None, seed: Seed = 0, as_json: Json = False) -> None:
     """Measure what a round of decoding costs beyond its forward passes, at the sizes of published decoders.
