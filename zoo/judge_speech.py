@@ -173,9 +173,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float)
     parser.add_argument("--guidance", type=float, default=1.0, help="see zoo generate (default: %(default)s)")
+    parser.add_argument("--passes", type=int, nargs="+", help="of masked decoders: see zoo generate")
     parser.add_argument("-o", "--output", type=Path, help="JSON file to write")
     options = parser.parse_args(arguments)
-    settings = {"temperature": options.temperature, "top_p": options.top_p, "guidance": options.guidance}
+    settings = {name: getattr(options, name) for name in ("temperature", "top_p", "guidance", "passes")}
     try:
         spoken = sentences(options.data, options.voices, options.sentences)
         known = {
