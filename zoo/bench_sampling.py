@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 import zoo
 from zoo import checkpoints, registry
 from zoo.bench import deliver, timed
+from zoo.codecs.errors import UserError
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.sampling import Result
 from zoo.decoders.sampling.proposers import DraftModel
@@ -151,23 +152,36 @@ def bench_sampling(
     as_json: bool = False,
     *,
     tasks: Sequence[Task] = TASKS,
+    media: Collection[str] = (),
+    methods: Collection[str] = (),
     weights: str = "float32",
     items: int = 6,
     steps: int = 128,
 ) -> dict[str, Any]:
-    """Measure every method at batch 1 on a CPU of one thread, all in turn on each request; print tables or JSON.
+    """Measure methods at batch 1 on a CPU of one thread, all in turn on each request; print tables or JSON.
 
     Args:
         output: Write the result here too, as JSON.
         seed: Of the noise.
         tasks: What is asked, of which decoder.
+        media: Of the tasks, those of these media alone; default: all.
+        methods: Beside one step at a time, those that have one of these words in their name; default: all.
         weights: The matrices of all targets in that: a name in `fast.WEIGHTS`.
         items: Requests.
         steps: Tokens of a text; pictures and speech are whole.
 
     Raises:
-        UserError: A decoder is not at hand, or another type of weights.
+        UserError: A decoder is not at hand, another type of weights, or nothing is left to be measured.
     """
+    tasks = [
+        replace(task, methods=[each for each in task.methods if any(word in each.name for word in methods or [""])])
+        for task in tasks
+        if not media or task.medium in media
+    ]
+    if methods:
+        tasks = [task for task in tasks if task.methods]
+    if not tasks:
+        raise UserError(f"no task of {', '.join(media) or 'any medium'} has a method named {', '.join(methods)}")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

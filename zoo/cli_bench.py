@@ -117,13 +117,22 @@ def bench_sampling_command(
     output: ResultFile = None,
     weights: DecoderWeights = "float32",
     items: Annotated[int, typer.Option(min=1, help="Texts to continue, sentences to say, pictures to draw.")] = 6,
+    media: Annotated[
+        list[str] | None, typer.Option("--medium", help="Only text, audio or image; may be given several times.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="Only methods with this word in their name; may be given several times."),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Measure what drafts bring: all methods in turn on the starters of text, speech and pictures, on one core.
 
     Example: [bold]zoo bench sampling --weights bfloat16 -o bench.json[/]
+
+    Example: [bold]zoo bench sampling --medium image --method prophet --items 40[/]
     """
     from zoo.bench_sampling import bench_sampling
 
-    bench_sampling(output, seed, as_json, weights=weights, items=items)
+    bench_sampling(output, seed, as_json, media=media or (), methods=methods or (), weights=weights, items=items)

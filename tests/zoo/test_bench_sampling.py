@@ -52,6 +52,15 @@ def test_all_methods_draw_the_same_requests_and_are_compared_with_one_step_at_a_
             assert (method["nats"] is None) == (task.temperature == 0)
 
 
+def test_media_and_methods_may_be_picked(decoders):
+    text, picture = str(decoders / "text"), str(decoders / "picture")
+    tasks = [Task("text", text, 0.0, METHODS), Task("image", picture, 1.0, METHODS)]
+    (row,) = bench_sampling(as_json=True, tasks=tasks, items=1, steps=6, media=["image"], methods=["gues"])["rows"]
+    assert row["decoder"] == picture and [method["method"] for method in row["methods"]] == [PLAIN, "guesses"]
+    with pytest.raises(UserError, match="named magic"):
+        bench_sampling(tasks=tasks, methods=["magic"])
+
+
 def test_decoders_may_be_packed_in_bfloat16(decoders, capsys):
     tasks = [Task("text", str(decoders / "text"), 0.0, METHODS[:1])]
     result = bench_sampling(as_json=True, tasks=tasks, items=1, steps=10, weights="bfloat16")
