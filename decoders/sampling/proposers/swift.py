@@ -24,16 +24,16 @@ from zoo.decoders.state import State
 class Swift(EarlyExit):
     """Drafts with the set of layers that, of those tried so far, agrees best with what the target has given.
 
-    Xia et al., "SWIFT" (arXiv 2410.06916). Each round tries one set, in turn, on what came since the run began: how
-    often it would have given the same step (under rules whose drafts have noise of their own: how probable the step
-    is). Once each was tried on `context` steps, the search ends. Each row takes the set that is best for it. The first
-    and the last layer always run. Sets are drawn at random, the first one evenly spaced; the authors have a Gaussian
-    process propose some of them.
+    Xia et al., "SWIFT" (arXiv 2410.06916). As soon as `context` steps came since the run began, each round tries one
+    set on them: how often it would have given the same step (under rules whose drafts have noise of their own: how
+    probable the step is). Once each was tried, the search ends. Each row takes the set that is best for it. The first
+    and the last layer always run. Sets are drawn at random, the first one, which drafts until then, evenly spaced; the
+    authors have a Gaussian process propose some of them.
 
     Output: identical under the rule `equal`; other rules get the laws that it drew from.
 
-    Cost: that of `EarlyExit`, once for each set that is some row's best; while it searches, one pass of such a part
-    over `context` steps a round, and a second copy of the target's memory.
+    Cost: that of `EarlyExit`, once for each set that is some row's best; one pass of each set over `context` steps, and
+    until then a second copy of the target's memory.
 
     Args:
         share: Of all layers, how many are left out.
@@ -55,18 +55,17 @@ class Swift(EarlyExit):
         super().__init__((), confident)
         self.share, self.trials, self.context, self.seed = share, trials, context, seed
         self._parts: list[PartialDecoder]
-        self._next: int  # which set is tried next
-        self._settled: set[int]  # those that were tried on as much as they are to be
+        self._round: int
         self._best: Int[Tensor, "R"]
-        self._agrees: Float[Tensor, "R sets"]
+        self._agrees: Float[Tensor, "R sets"]  # -1: not tried
         self._begin: Int[Tensor, "R"]
         self._memory: State | None  # of the target, as the run began
 
     def start(self, ctx: Context) -> None:
         model = self.checked(ctx)
         self._parts = [PartialDecoder(model, depths) for depths in self._sets(model.info.layers)]
-        self._next, self._settled, self._best = 0, set(), torch.zeros_like(ctx.length)
-        self._agrees = torch.zeros(ctx.rows, len(self._parts), device=ctx.length.device)
+        self._round, self._best = 0, torch.zeros_like(ctx.length)
+        self._agrees = torch.full((ctx.rows, len(self._parts)), -1.0, device=ctx.length.device)
         self._begin, self._memory = ctx.length, ctx.state.select(torch.arange(ctx.state.rows, device=ctx.length.device))
 
     def propose(self, ctx: Context, n: int) -> Draft:
@@ -92,30 +91,29 @@ class Swift(EarlyExit):
         return [tuple(depth for depth in range(layers) if depth not in some) for some in found]
 
     def _try(self, ctx: Context) -> int:
-        """See how the next set does on what came since the run began; returns the passes that this took."""
-        came = (ctx.length - self._begin).clamp(max=self.context)
-        longest = int(came.max())
-        if self._memory is None or not longest:
+        """See how the set of this round does on what came since the run began; returns the passes that this took."""
+        number, self._round = self._round % len(self._parts), self._round + 1
+        if self._memory is None:
             return 0
-        part, copies = self._parts[self._next], self._memory.rows // ctx.rows
-        row, slot = torch.arange(ctx.rows, device=came.device)[:, None], torch.arange(longest, device=came.device)
-        there = slot < came[:, None]
-        index = (self._begin[:, None] + slot).where(there, 0)
-        read = ctx.tokens[row, (index - 1).clamp(min=0)].repeat(copies, 1, 1)
+        waits = (self._agrees < 0) & (ctx.room > 1)[:, None]
+        ready = (ctx.length - self._begin >= self.context) & waits[:, number]
+        if not ready.any():
+            self._memory = self._memory if waits.any() else None
+            return 0
+        part, copies = self._parts[number], self._memory.rows // ctx.rows
+        row = torch.arange(ctx.rows, device=ready.device)[:, None]
+        slot = torch.arange(self.context, device=ready.device)
+        index = self._begin[:, None] + slot  # behind the end lies padding
+        came = ctx.tokens[row, index.clamp(max=ctx.capacity - 1)].where(ready[:, None, None], 0)
+        read = torch.cat((ctx.tokens[row, self._begin[:, None] - 1], came[:, :-1]), 1).repeat(copies, 1, 1)
         places = (self._memory.length[:, None] + slot).clamp(max=ctx.model.info.context - 1)
         logits = ctx.law.combine(part(read, places, self._memory).logits)
         logp = ctx.law.law.tempered(logits)
-        came_there = ctx.tokens[row, index]
         if ctx.densities:
-            agrees = at_law(logp, came_there).exp().prod(-1)
+            agrees = at_law(logp, came).exp().prod(-1)
         else:
             drafted = ctx.fix(draw(logp, ctx.noise.gumbel(index, *logp.shape[2:])), index)
-            agrees = (drafted == came_there).all(-1).float()
-        self._agrees[:, self._next] = (agrees * there).sum(1) / came.clamp(min=1)
+            agrees = (drafted == came).all(-1).float()
+        self._agrees[:, number] = torch.where(ready, agrees.mean(1), self._agrees[:, number])
         self._best = self._agrees.argmax(1)
-        if ((came == self.context) | (ctx.room < 2)).all():
-            self._settled.add(self._next)
-        self._next = (self._next + 1) % len(self._parts)
-        if len(self._settled) == len(self._parts):
-            self._memory = None
         return 1

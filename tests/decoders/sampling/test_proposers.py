@@ -191,7 +191,15 @@ def test_a_staged_draft_is_the_draft_model_s_in_fewer_passes():
     whole = torch.cat((prompt, decode(model, prompt, 14, noise=NOISE).codes), 1)
     right = decode(model, prompt, 14, noise=NOISE, proposer=Staged(model, Known(whole)), window=4).trace
     assert (right.acceptance == 1).all()
-    assert right.draft_forwards.tolist() == [2, 2, 2]  # all known steps, then the whole draft at once
+    assert right.draft_forwards.tolist() == [2, 2, 2]  # all new steps, then the whole draft at once
+
+
+def test_a_staged_draft_model_reads_what_is_known_once():
+    model, draft, blocks = small_decoder(layers=2), small_decoder(layers=1, seed=5), []
+    draft.register_forward_pre_hook(lambda _, inputs: blocks.append(inputs[0].shape[1]))
+    decode(model, random_tokens(model, 1, 40), 14, noise=NOISE, proposer=Staged(draft, Random()), window=4)
+    assert blocks[0] == 40 and len(blocks) > 5
+    assert max(blocks[1:]) <= 5  # what a round gives, or a draft of its own and the step before it
 
 
 def test_a_bandit_comes_to_choose_what_is_right_in_each_row():
