@@ -197,8 +197,9 @@ def _ways(
     found = {}
     for temperature in temperatures:
         for drafting in draftings:
+            assistants: Mapping[str, Options | None] = drafting.assistants or {"": None}
             for weights, pair in theirs.items():
-                for said, assistant in (drafting.assistants or {"": None}).items():
+                for said, assistant in assistants.items():
                     run = _their_run(pair, drafting.options, assistant, temperature, steps, seed)
                     like = None if temperature else THEIRS
                     way = Way(pair, run, THEIRS + weights, like)

@@ -178,7 +178,7 @@ def test_an_error_of_several_lines_is_printed_in_one(run, monkeypatch):
 
 
 def test_every_command_explains_itself_with_an_example(run):
-    benches = ("bench codecs", "bench quantizers", "bench entropy", "bench decoders")
+    benches = ("bench codecs", "bench quantizers", "bench entropy", "bench decoders", "bench assisted")
     for command in ("list", "info", "tokenize", "reconstruct", "generate", "train", "evaluate", "convert", *benches):
         code, out, _ = run(*command.split(), "--help")
         assert code == 0 and f"zoo {command}" in out.split("Options")[0].split("Usage")[1].split("\n", 1)[1]
