@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli_options import DecoderWeights, Device, Json, ResultFile, Seed
+from zoo.codecs.errors import UserError
 
 bench = typer.Typer(
     help="Measure speed side by side with other implementations, and what entropy coding saves.", no_args_is_help=True
@@ -124,6 +125,10 @@ def bench_sampling_command(
         list[str] | None,
         typer.Option("--method", help="Only methods with this word in their name; may be given several times."),
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture (.png, .svg, .pdf) to draw the result to.")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="With --plot: draw this result (JSON), and measure nothing.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -132,7 +137,24 @@ def bench_sampling_command(
     Example: [bold]zoo bench sampling --weights bfloat16 -o bench.json[/]
 
     Example: [bold]zoo bench sampling --medium image --method prophet --items 40[/]
-    """
-    from zoo.bench_sampling import bench_sampling
 
-    bench_sampling(output, seed, as_json, media=media or (), methods=methods or (), weights=weights, items=items)
+    Example: [bold]zoo bench sampling --from bench.json --plot bench.png[/]
+    """
+    from zoo.bench_sampling_plot import check, draw, recorded
+    from zoo.pipeline import refuse
+
+    if plot is not None:
+        check(plot)
+    if source is None:
+        from zoo.bench_sampling import bench_sampling
+
+        result = bench_sampling(
+            output, seed, as_json, media=media or (), methods=methods or (), weights=weights, items=items
+        )
+    elif plot is None:
+        raise UserError(f"say where to draw {source}: --plot FILE.png")
+    else:
+        refuse("a result that is already there", output=output, medium=media or None, method=methods or None)
+        result = recorded(source)
+    if plot is not None:
+        draw(result, plot)

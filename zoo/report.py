@@ -12,12 +12,15 @@ from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import AtomicFile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PLOTS = (".png", ".svg", ".pdf")
 Result = dict[str, Any]
@@ -217,8 +220,13 @@ def draw(results: Sequence[Result], path: str | Path) -> None:
         label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, fontsize="small")
+    save(figure, path, dpi=75)
+
+
+def save(figure: Figure, path: str | Path, dpi: int) -> None:
+    """Write a figure, whole or not at all; the ending, one of `PLOTS`, chooses the format."""
     with AtomicFile(path) as target:
-        figure.savefig(target.file, dpi=75, format=Path(path).suffix[1:].lower())
+        figure.savefig(target.file, dpi=dpi, format=Path(path).suffix[1:].lower())
 
 
 def write_card(results: Sequence[Result], path: str | Path) -> None:
