@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Int
@@ -59,22 +59,34 @@ class Grown(DraftModel):
 class Reader:
     """What the draft model makes of a tree, under the target's law; of temperature 0, that of 1 ranks candidates."""
 
+    LEVELS: Final = 4  # whose noise is drawn at once: half of its time is the calls
+
     def __init__(self, proposer: Grown, ctx: Context, root: Logits):
         self.proposer, self.ctx, self.root = proposer, ctx, root
         self.forwards = 1
         fork = ctx.law.fork()
         law = replace(fork.law, temperature=1.0) if fork.certain else fork.law
         self.law = LawState(law, fork.rows, fork.trackers, fork.looks)
+        self._noise = root.new_zeros(ctx.rows, 0, *root.shape[2:], dtype=torch.float32)
 
     def laws(self, tree: Draft) -> Float[Tensor, "R N_plus_1 Q V"]:
         """Log-probabilities behind the last known step and behind each node."""
         logits, state, model = self.root, self.proposer._state, self.proposer.model
         if tree.slots and state is not None:
             self.forwards += 1
-            positions = (state.length[:, None] + tree.depth() - 1).clamp(max=model.info.context - 1)
+            above = tree.ancestors()
+            positions = (state.length[:, None] + above.sum(-1) - 1).clamp(max=model.info.context - 1)
             tokens = tree.tokens.where(tree.present()[..., None], 0)
-            logits = torch.cat((logits, model(tokens, positions, state, tree.ancestors()).logits), 1)
+            logits = torch.cat((logits, model(tokens, positions, state, above).logits), 1)
         return self.law.fork().block(logits, tree)
+
+    def noise(self, levels: int) -> Float[Tensor, "R levels_or_more Q V"]:
+        """Of the steps behind the last known one, as the rule shares it with drafts."""
+        while (known := self._noise.shape[1]) < levels:
+            steps = self.ctx.length[:, None] + torch.arange(known, known + self.LEVELS, device=self.ctx.length.device)
+            more = self.ctx.noise.gumbel(steps, *self.root.shape[2:])
+            self._noise = torch.cat((self._noise, more.expand(*steps.shape, *self.root.shape[2:])), 1)
+        return self._noise
 
 
 def estimated(

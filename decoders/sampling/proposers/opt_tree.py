@@ -31,43 +31,56 @@ class OptTree(Grown):
     Args:
         model, cond, sharp: See `Grown`.
         width: Candidates of a node.
-        gain: Steps.
+        gain: Steps. A level pays if it adds more of them than a round gives in the time of a pass of the draft model:
+            about the steps of a round, times the part of a round's time that such a pass takes.
+        least: Candidates of less chance are no nodes, so that blocks are shorter.
 
     Raises:
-        ValueError: No width, a gain of 1 or more, which no level has, or below 0.
+        ValueError: No width, a gain or chance of 1 or more, which nothing has, or below 0.
     """
 
-    def __init__(self, model: TokenModel, cond: Any = None, width: int = 8, gain: float = 0.05, sharp: float = 2.0):
-        if width < 1 or not 0 <= gain < 1:
-            raise ValueError(f"{width} candidates, a gain of {gain}; expected 1 or more, and a part of a step, [0, 1)")
+    def __init__(
+        self,
+        model: TokenModel,
+        cond: Any = None,
+        width: int = 8,
+        gain: float = 0.3,
+        sharp: float = 2.0,
+        least: float = 0.05,
+    ):
+        if width < 1 or not (0 <= gain < 1 and 0 <= least < 1):
+            raise ValueError(
+                f"{width} candidates, a gain of {gain}, a chance of {least}; expected 1 or more, and a part of a step,"
+                " [0, 1)"
+            )
         super().__init__(model, cond, sharp)
-        self.width, self.gain = width, gain
+        self.width, self.gain, self.least = width, gain, least
 
     def grow(self, ctx: Context, n: int, reader: Reader) -> Draft:
         tree = Draft(ctx.tokens[:, :0], torch.zeros_like(ctx.length), ctx.length.new_zeros(ctx.rows, 0))
         value = reader.root.new_ones(ctx.rows, 1)  # of the last known step, then of each node
-        fresh = torch.ones_like(value, dtype=torch.bool)
+        fresh, last = torch.ones_like(value, dtype=torch.bool), 0  # the last slot that is fresh
         for level in range(n):
-            found, chance = self._candidates(ctx, reader.laws(tree), level)
-            chance = (chance * value[..., None]).masked_fill(~fresh[..., None], 0)
-            chance = chance.where((ctx.room > level + 1)[:, None, None], 0)
+            found, chance = self._candidates(ctx, reader, _first(tree, last), level)
+            chance = chance * (value * fresh)[:, : last + 1, None]
+            chance = chance.where((chance >= self.least) & (ctx.room > level + 1)[:, None, None], 0)
             before = value.sum(1)
             tree, value, new = _best(tree, value, found, chance, n)
             fresh = new & (value.sum(1) - before >= self.gain)[:, None]
-            if not fresh.any():
+            last = int((fresh * torch.arange(fresh.shape[1], device=fresh.device)).max())
+            if not last:
                 break
+        tree = _first(tree, int(tree.count.max()))
         return Draft(tree.tokens, tree.count, tree.parent, forwards=reader.forwards)
 
     def _candidates(
-        self, ctx: Context, logp: Float[Tensor, "R S Q V"], level: int
+        self, ctx: Context, reader: Reader, tree: Draft, level: int
     ) -> tuple[Int[Tensor, "R S W Q"], Float[Tensor, "R S W"]]:
         """The best ones behind each slot of the block, as if all lay at that level, and their chances."""
-        steps = (ctx.length + level)[:, None]
-        best = estimated(ctx, logp, ctx.noise.gumbel(steps, *logp.shape[2:]), self.sharp).topk(
-            min(self.width, logp.shape[-1])
-        )
+        logp, noise = reader.laws(tree), reader.noise(level + 1)[:, level : level + 1]
+        best = estimated(ctx, logp, noise, self.sharp).topk(min(self.width, logp.shape[-1]))
         tokens, chance = best.indices.transpose(2, 3), best.values.exp().transpose(2, 3)
-        forced = ctx.forced_at(steps)
+        forced = ctx.forced_at((ctx.length + level)[:, None])
         if forced is not None:
             forced = forced[:, :, None]
             tokens, chance = torch.where(forced >= 0, forced, tokens), chance.masked_fill(forced >= 0, 1)
@@ -76,18 +89,24 @@ class OptTree(Grown):
         return tokens, chance.prod(-1)
 
 
+def _first(tree: Draft, count: int) -> Draft:
+    """Its first nodes, which are a tree as well."""
+    assert tree.parent is not None
+    return Draft(tree.tokens[:, :count], tree.count.clamp(max=count), tree.parent[:, :count])
+
+
 def _best(
     tree: Draft,
     value: Float[Tensor, "R N_plus_1"],
-    found: Int[Tensor, "R N_plus_1 W Q"],
-    chance: Float[Tensor, "R N_plus_1 W"],
+    found: Int[Tensor, "R S W Q"],
+    chance: Float[Tensor, "R S W"],
     n: int,
 ) -> tuple[Draft, Float[Tensor, "R M_plus_1"], Bool[Tensor, "R M_plus_1"]]:
-    """The `n` nodes of most value among those of the tree and those found behind it, and which of them were found.
+    """The `n` nodes of most value among those of the tree and those found behind its first slots, and which are new.
 
     No node has more than its parent, and of equal ones the older comes first, so parents come before their children.
     """
-    old, slot = tree.slots, torch.arange(-1, tree.slots, device=value.device)
+    old, slot = tree.slots, torch.arange(-1, found.shape[1] - 1, device=value.device)
     assert tree.parent is not None
     tokens = torch.cat((tree.tokens, found.flatten(1, 2)), 1)
     parent = torch.cat((tree.parent, slot.repeat_interleave(found.shape[2]).expand(len(value), -1)), 1)

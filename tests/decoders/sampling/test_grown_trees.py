@@ -46,7 +46,7 @@ def values(model: Toy, deepest: int) -> dict[tuple[int, ...], float]:
 def test_no_tree_of_as_many_nodes_has_a_larger_mean_of_accepted_steps(budget):
     """By enumeration: the chances of all ways; the best tree has the largest of these."""
     toy, draft = Toy(), Toy(seed=3)
-    spy = First(OptTree(draft, width=3, gain=0.0, sharp=1.0))
+    spy = First(OptTree(draft, width=3, gain=0.0, sharp=1.0, least=0.0))
     decode(toy, PROMPT[None], 12, GREEDY, Noise(1), spy, window=budget)
     chance = values(draft, 4)
     found = [tuple(int(step) for step in way) for _, way in ways(spy.draft, 0)]
@@ -58,7 +58,7 @@ def test_no_tree_of_as_many_nodes_has_a_larger_mean_of_accepted_steps(budget):
 def test_a_tree_ends_where_a_level_adds_too_little():
     toy, draft, most = Toy(), Toy(seed=3), []
     for gain in (0.0, 0.7, 0.9):
-        spy = First(OptTree(draft, width=2, gain=gain, sharp=1.0))
+        spy = First(OptTree(draft, width=2, gain=gain, sharp=1.0, least=0.0))
         decode(toy, PROMPT[None], 12, GREEDY, Noise(1), spy, window=12)
         most.append(int(spy.draft.depth().max()))
     assert most[0] > most[1] > most[2] == 1
@@ -67,7 +67,7 @@ def test_a_tree_ends_where_a_level_adds_too_little():
 def test_each_node_is_put_where_it_is_most_likely_of_use():
     """From the definition: the chance of the node above, times what its law has beyond the children that are there."""
     draft = Toy(seed=3)
-    spy = First(DySpec(draft, least=0.02, sharp=1.0))
+    spy = First(DySpec(draft, least=0.02, sharp=1.0, gain=0.0, near=1.0))
     decode(Toy(), PROMPT[None], 12, GREEDY, Noise(1), spy, window=9)
     chance, above = values(draft, 9), {(): 1.0}
     left = {(): 1.0}
@@ -79,6 +79,22 @@ def test_each_node_is_put_where_it_is_most_likely_of_use():
         above[way] = left[way] = chance[way]
         left[way[:-1]] -= chance[way]
     assert len(above) == 10 and max(map(len, above)) > 2
+
+
+def test_the_draft_model_is_asked_less_often_if_good_places_are_taken_first_or_new_nodes_must_be_worth_it():
+    def passes(**arguments) -> float:
+        proposer = DySpec(Toy(seed=3), least=0.02, sharp=1.0, **arguments)
+        trace = decode(Toy(), PROMPT.expand(16, -1)[:, None], 12, Law(), Noise(1), proposer, window=9).trace
+        return float(trace.draft_forwards.float().mean())
+
+    one_by_one = passes(near=1.0, gain=0.0)
+    assert passes(near=0.1, gain=0.0) < one_by_one and passes(near=1.0, gain=0.5) < one_by_one
+
+
+def test_what_has_no_chance_is_not_drafted():
+    plain = decode(Toy(), PROMPT[None], 9, Law(), Noise(1))
+    found = decode(Toy(), PROMPT[None], 9, Law(), Noise(1), OptTree(Toy(seed=3), least=0.999))
+    assert not found.trace.drafted.any() and torch.equal(found.codes, plain.codes)
 
 
 @pytest.mark.parametrize("make", [OptTree, DySpec])
@@ -211,11 +227,12 @@ def test_faults_are_found_out(rule, fault, window):
 
 
 def test_what_does_not_fit_is_named():
-    for arguments in (dict(width=0), dict(gain=1.0)):
+    for arguments in (dict(width=0), dict(gain=1.0), dict(least=1.0)):
         with pytest.raises(ValueError, match="expected 1 or more, and a part of a step"):
             OptTree(Toy(), **arguments)
-    with pytest.raises(ValueError, match="expected one between 0 and 1"):
-        DySpec(Toy(), least=0.0)
+    for arguments in (dict(least=0.0), dict(near=0.0), dict(gain=-1.0)):
+        with pytest.raises(ValueError, match="expected chances between 0 and 1, and 0 or more steps"):
+            DySpec(Toy(), **arguments)
     chains = Toy()
     chains._info = replace(chains.info, trees=False)
     with pytest.raises(ValueError, match="runs chains only"):
