@@ -24,16 +24,16 @@ from zoo.decoders.state import State
 class Swift(EarlyExit):
     """Drafts with the set of layers that, of those tried so far, agrees best with what the target has given.
 
-    Xia et al., "SWIFT" (arXiv 2410.06916). As soon as `context` steps came since the run began, each round tries one
-    set on them: how often it would have given the same step (under rules whose drafts have noise of their own: how
-    probable the step is). Once each was tried, the search ends. Each row takes the set that is best for it. The first
-    and the last layer always run. Sets are drawn at random, the first one, which drafts until then, evenly spaced; the
-    authors have a Gaussian process propose some of them.
+    Xia et al., "SWIFT" (arXiv 2410.06916). Sets are tried on what came since the run began, one in a round: how often
+    it would have given the same step (under rules whose drafts have noise of their own: how probable the step is). Each
+    is tried as soon as a quarter of `context` steps came, and again when all of them have; then the search ends. Each
+    row takes the set that is best for it. The first and the last layer always run. Sets are drawn at random, the first
+    one, which drafts until then, evenly spaced; the authors have a Gaussian process propose some of them.
 
     Output: identical under the rule `equal`; other rules get the laws that it drew from.
 
-    Cost: that of `EarlyExit`, once for each set that is some row's best; one pass of each set over `context` steps, and
-    until then a second copy of the target's memory.
+    Cost: that of `EarlyExit`, once for each set that is some row's best; two passes of each set over up to `context`
+    steps, and until then a second copy of the target's memory.
 
     Args:
         share: Of all layers, how many are left out.
@@ -57,7 +57,8 @@ class Swift(EarlyExit):
         self._parts: list[PartialDecoder]
         self._round: int
         self._best: Int[Tensor, "R"]
-        self._agrees: Float[Tensor, "R sets"]  # -1: not tried
+        self._agrees: Float[Tensor, "R sets"]
+        self._tried: Int[Tensor, "R sets"]  # on so many steps
         self._begin: Int[Tensor, "R"]
         self._memory: State | None  # of the target, as the run began
 
@@ -65,7 +66,8 @@ class Swift(EarlyExit):
         model = self.checked(ctx)
         self._parts = [PartialDecoder(model, depths) for depths in self._sets(model.info.layers)]
         self._round, self._best = 0, torch.zeros_like(ctx.length)
-        self._agrees = torch.full((ctx.rows, len(self._parts)), -1.0, device=ctx.length.device)
+        self._agrees = torch.zeros(ctx.rows, len(self._parts), device=ctx.length.device)
+        self._tried = torch.zeros_like(self._agrees, dtype=torch.int64)
         self._begin, self._memory = ctx.length, ctx.state.select(torch.arange(ctx.state.rows, device=ctx.length.device))
 
     def propose(self, ctx: Context, n: int) -> Draft:
@@ -95,25 +97,32 @@ class Swift(EarlyExit):
         number, self._round = self._round % len(self._parts), self._round + 1
         if self._memory is None:
             return 0
-        waits = (self._agrees < 0) & (ctx.room > 1)[:, None]
-        ready = (ctx.length - self._begin >= self.context) & waits[:, number]
-        if not ready.any():
-            self._memory = self._memory if waits.any() else None
+        live = ctx.room > 1
+        if ((self._tried == self.context) | ~live[:, None]).all():
+            self._memory = None
+            return 0
+        quarter, came = -(-self.context // 4), ctx.length - self._begin
+        steps = torch.where(came >= self.context, self.context, torch.where(came >= quarter, quarter, 0))
+        steps = steps.where(live & (steps > self._tried[:, number]), 0)
+        longest = int(steps.max())
+        if not longest:
             return 0
         part, copies = self._parts[number], self._memory.rows // ctx.rows
-        row = torch.arange(ctx.rows, device=ready.device)[:, None]
-        slot = torch.arange(self.context, device=ready.device)
-        index = self._begin[:, None] + slot  # behind the end lies padding
-        came = ctx.tokens[row, index.clamp(max=ctx.capacity - 1)].where(ready[:, None, None], 0)
-        read = torch.cat((ctx.tokens[row, self._begin[:, None] - 1], came[:, :-1]), 1).repeat(copies, 1, 1)
+        row, slot = torch.arange(ctx.rows, device=came.device)[:, None], torch.arange(longest, device=came.device)
+        there = slot < steps[:, None]
+        index = (self._begin[:, None] + slot).where(there, 0)
+        given = ctx.tokens[row, index]
+        read = ctx.tokens[row, (index - 1).clamp(min=0)].repeat(copies, 1, 1)
         places = (self._memory.length[:, None] + slot).clamp(max=ctx.model.info.context - 1)
         logits = ctx.law.combine(part(read, places, self._memory).logits)
         logp = ctx.law.law.tempered(logits)
         if ctx.densities:
-            agrees = at_law(logp, came).exp().prod(-1)
+            agrees = at_law(logp, given).exp().prod(-1)
         else:
             drafted = ctx.fix(draw(logp, ctx.noise.gumbel(index, *logp.shape[2:])), index)
-            agrees = (drafted == came).all(-1).float()
-        self._agrees[:, number] = torch.where(ready, agrees.mean(1), self._agrees[:, number])
+            agrees = (drafted == given).all(-1).float()
+        share = (agrees * there).sum(1) / steps.clamp(min=1)
+        self._agrees[:, number] = torch.where(steps > 0, share, self._agrees[:, number])
+        self._tried[:, number] = torch.maximum(self._tried[:, number], steps)
         self._best = self._agrees.argmax(1)
         return 1
