@@ -83,7 +83,9 @@ def generate_command(
         str | None,
         typer.Option(
             help="Look at several candidates and keep one: beam:8 and diverse:8 follow the 8 most probable texts,"
-            " best-of:8 draws 8 and takes the most probable, mbr:16 draws 16 and takes the one most like the others,"
+            " best-of:8 draws 8 and takes the most probable, arithmetic:8 does so with 8 that are spread out"
+            " (others for another --count),"
+            " mbr:16 draws 16 and takes the one most like the others,"
             " superposed:3 writes 3 at the cost of one, roughly; contrastive:5 takes of 5 what is least like before."
         ),
     ] = None,

@@ -18,7 +18,7 @@ from small_generators import (
 import zoo
 from zoo import checkpoint
 from zoo.codecs.errors import UserError
-from zoo.decoders.sampling import search
+from zoo.decoders.sampling import Law, Noise, search
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,18 @@ def test_what_draws_depends_on_the_seed_and_not_on_what_is_drawn_beside_it(write
     assert zoo.generate(writer, search="best-of:1", **options).text == zoo.generate(writer, **options).text
 
 
+def test_of_arithmetic_samples_the_most_probable_is_taken(writer):
+    options = dict(prompt="ab", steps=6, search="arithmetic:8", temperature=0.8, seed=2)
+    made = zoo.generate(writer, **options)
+    assert made.text == zoo.generate(writer, **options).text != zoo.generate(writer, **options | {"seed": 3}).text
+    found = made.results[0]
+    law, prompt = Law(temperature=0.8), torch.tensor(list(b"ab"))[None, :, None]
+    spread = search.arithmetic_samples(zoo.load(writer), prompt, 6, 8, law, Noise(2, rows=(0,)), stop=256)
+    assert torch.equal(found.candidates.codes.sort(1)[0], spread.codes.sort(1)[0])
+    assert found.scores[0].tolist() == sorted(found.scores[0].tolist(), reverse=True)
+    assert found.scores[0, 0] == max(float(logp.double().mean()) for _, logp in spread.each(0))
+
+
 def test_phrases_stand_in_the_text(run, writer):
     code, out, err = run(
         "generate", writer, "--prompt", "ab", "--steps", 12, "--phrase", "xyz", "--phrase", "q!", "--search", "beam:3"
@@ -77,7 +89,10 @@ def test_pictures_and_speech_are_searched_as_well(name, tmp_path):
 
 REFUSED = {
     "unknown": (["--search", "bem:8"], "there is no search 'bem'; did you mean beam?"),
-    "unlike any": (["--search", "x"], "there is no search 'x'; there are beam, best-of, contrastive, diverse, mb"),
+    "unlike any": (
+        ["--search", "x"],
+        "there is no search 'x'; there are arithmetic, beam, best-of, contrastive, diverse, mb",
+    ),
     "no number": (["--search", "beam"], "give a number, as in beam:8"),
     "no candidates": (["--search", "mbr:0"], "give a number, as in mbr:8"),
     "drafts": (["--search", "beam:2", "--proposer", "ngram"], "proposer means nothing for a search"),

@@ -38,6 +38,9 @@ def arithmetic_samples(
     So of a continuation of probability p there come count x p, rounded up or down. A float has 52 digits, which some
     dozen steps use up: those that a step uses up are drawn anew, for each sample by itself.
 
+    A step magnifies what rounding did to its point, by one over the probability of its token. So the same seed gives
+    the same samples from the same batch alone: other rows beside a row can change all but its first few steps.
+
     Exactness: each sample by itself is drawn from the law (distribution); together they depend on each other.
     Cost: a forward pass of `count` rows a step and row.
 

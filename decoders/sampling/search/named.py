@@ -15,6 +15,7 @@ from zoo.decoders.sampling.contrastive_search import contrastive_search
 from zoo.decoders.sampling.law import Law
 from zoo.decoders.sampling.noise import Noise
 from zoo.decoders.sampling.result import Result
+from zoo.decoders.sampling.search.arithmetic import arithmetic_samples
 from zoo.decoders.sampling.search.bayes_risk import minimum_bayes_risk
 from zoo.decoders.sampling.search.beam import beam_search
 from zoo.decoders.sampling.search.best_of import best_of
@@ -52,6 +53,7 @@ class Named:
 
 
 NAMES: dict[str, Callable[[int], Named]] = {
+    "arithmetic": lambda count: Named(best_of, {"count": count, "sampler": arithmetic_samples}, draws=True),
     "beam": lambda count: Named(beam_search, {"width": count}),
     "best-of": lambda count: Named(best_of, {"count": count}, draws=True),
     "contrastive": lambda count: Named(contrastive_search, {"candidates": count}),
