@@ -103,7 +103,7 @@ def generate_command(
     zipar: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Pictures of whole cells: begin a row when the one above is N cells ahead; approximate."
+            min=1, help="Pictures drawn row by row: begin a row when the one above is N cells ahead; approximate."
         ),
     ] = None,
     wavefront: Annotated[

@@ -94,7 +94,7 @@ def generate(
             processor.
         against: A weaker decoder of the same tokens, whose likings are taken off (contrastive decoding): "MODEL",
             "MODEL,weight=0.5,plausible=0.1" or a decoder.
-        zipar: Pictures of whole cells: begin a row when the one above is so many cells ahead; approximate.
+        zipar: Pictures drawn row by row: begin a row when the one above is so many cells ahead; approximate.
         wavefront: Decoders of recurrent depth: so many steps in flight, one loop on all in a pass; approximate.
         phrases: Of text: what must stand in it; "beam:8" unless `search` is another beam search.
         speed: Speech: times the mean pace of the speaker.

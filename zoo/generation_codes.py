@@ -15,7 +15,7 @@ from zoo.codecs.errors import UserError
 from zoo.codecs.image.tiling import Progress
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions
-from zoo.decoders.layouts import Layout, Raster
+from zoo.decoders.layouts import Flat, Layout, Raster
 from zoo.decoders.layouts.base import Shape
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
 from zoo.decoders.sampling import Law, Noise, Result, decode_masked, decode_wavefront, decode_zipar, stream
@@ -191,7 +191,7 @@ class Task:
     def rows_side_by_side(self, window: int) -> Drawn:
         """Pictures of one size, a cell of every row that has begun in a pass."""
         layout, shape, sampling = self.layout, self.shapes[0], self.sampling
-        assert isinstance(layout, Raster), "who asks for rows side by side has seen to it"
+        assert isinstance(layout, Raster | Flat), "who asks for rows side by side has seen to it"
         if self.prompt is not None:
             raise UserError("rows side by side are of whole pictures; leave the prompt out")
         begin, places = self._begin(shape), positions_of(layout, self.model.info, shape)

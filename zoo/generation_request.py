@@ -18,7 +18,7 @@ from zoo.codecs.files import printable
 from zoo.configs import suggestion
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions, text_ids
-from zoo.decoders.layouts import Raster
+from zoo.decoders.layouts import Flat, Raster
 from zoo.decoders.next_scale import NextScaleDecoder
 from zoo.decoders.sampling import Law
 from zoo.decoders.sampling import guidance as streams_of
@@ -183,10 +183,11 @@ def sampling_for(
         raise UserError(f"passes {list(counts)} and a window of {window}: ask for 1 or more")
     if zipar is not None:
         refuse("rows side by side", proposer=proposer, rule=rule, window=window, search=search, against=against)
-        if not isinstance(layout := decoder.tokens.layout, Raster):
+        layout = decoder.tokens.layout
+        if medium != "image" or not isinstance(layout, Raster | Flat):
             raise UserError(
-                f"rows side by side are for decoders of whole cells, row by row (Raster); this one's layout is"
-                f" {type(layout).__name__}: leave zipar out"
+                "rows side by side are for decoders of pictures, cell by cell and row by row (Raster, Flat); this one's"
+                f" layout is {type(layout).__name__}, of {medium}: leave zipar out"
             )
     if wavefront is not None:
         refuse(

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
-from zoo.decoders.layouts import Raster
+from zoo.decoders.layouts import Flat, Raster
 from zoo.decoders.sampling.checks import fitting
 from zoo.decoders.sampling.law import Law, LawState, draw
 from zoo.decoders.sampling.noise import Noise, Quiet
@@ -25,7 +25,7 @@ from zoo.decoders.sampling.result import Exactness, Recorder, Result
 def decode_zipar(
     model: TokenModel,
     prompt: Int[Tensor, "C_times_R P Q"],
-    layout: Raster,
+    layout: Raster | Flat,
     shape: tuple[int, int],
     window: int,
     law: Law | None = None,
@@ -34,17 +34,17 @@ def decode_zipar(
     cond: Any = None,
     positions: Int[Tensor, "#R T *axes"] | None = None,
 ) -> Result:
-    """Draw a picture from a model of raster order, one cell of every row that has begun in a pass.
+    """Draw a picture from a model of raster order, a step of every row that has begun in a pass.
 
     He et al., "ZipAR: Parallel Autoregressive Image Generation through Spatial Locality" (arXiv 2412.04062). A cell is
     drawn once the row above is known up to `window` cells from its column on, or to its end. It sees all known cells
     that come before it in raster order, and has the noise of its step. So the output is that of `decode` if no cell
     looks further to the right in the row above, as with a window of the picture's width; else it is approximate. The
     first cell of a row is read off the last one of the row above; while that is unknown and no structure token stands
-    between, the nearest known one takes its place.
+    between, the nearest known one takes its place. A cell is one step in `Raster`, and one for each code in `Flat`.
 
-    Cost: H + W passes for a small window, for HW cells. What is known in rows that have begun is run again in each
-    pass, some W^2 / (2 window) cells, so that no cell sees what comes behind it.
+    Cost: W + (H - 1) window passes for HW cells, each times the steps of a cell. What is known in rows that have begun
+    is run again in each pass, some W^2 / (2 window) cells, so that no cell sees what comes behind it.
 
     Args:
         model: Causal, in eval mode.
@@ -80,7 +80,8 @@ def decode_zipar(
         )
     fitting(model, prompt, None, total - known, law, 1, forced[None])
     rows, noise = len(prompt) // len(law.streams), Quiet() if law.certain else noise
-    cells = layout.places(shape)[0] // len(layout.slots)  # step of each cell
+    lines = [row.flatten().unique().tolist() for row in (layout.places(shape) // len(layout.slots)).unbind(1)]
+    each = len(lines[0]) // columns  # steps of a cell
     structure = (forced >= 0).all(-1).tolist()
     is_known = [step < known or structure[step] for step in range(total)]
     tokens = torch.cat((prompt, forced[known:].clamp(min=0).expand(len(prompt), -1, -1)), 1)
@@ -90,28 +91,34 @@ def decode_zipar(
     positions = positions.repeat(len(law.streams) if len(positions) > 1 else 1, *[1] * (positions.ndim - 1))
     # A stand-in is one slot more.
     state, running = model.init_state(len(prompt), total + 1, cond), law.start(prompt[:rows], checked=model.checked)
-    recorder, lines = Recorder(rows), [line.tolist() for line in cells]
+    recorder = Recorder(rows)
     fronts = [sum(is_known[step] for step in line) for line in lines]
     past, came = 0, len(list(takewhile(bool, structure[known:])))
     recorder.prefill_seconds = recorder.lap()
-    while fronts[-1] < columns:
+    while fronts[-1] < len(lines[-1]):
         begun = [
             row for row, front in enumerate(fronts)
-            if front < columns and (row == 0 or fronts[row - 1] >= min(front + window, columns))
+            if front < len(lines[row])
+            and (row == 0 or fronts[row - 1] >= min((front // each + window) * each, len(lines[row])))
         ]  # fmt: skip
         steps = [lines[row][fronts[row]] for row in begun]
         block = [step for step in range(past, steps[-1]) if is_known[step]]
         read = block
         if not is_known[steps[-1] - 1]:
-            block, read = [*block, steps[-1] - 1], [*block, lines[begun[-1] - 1][fronts[begun[-1] - 1] - 1]]
+            above = begun[-1] - 1
+            nearest = lines[above][
+                fronts[above] // each * each - 1
+            ]  # the last code of a cell, as what it stands in for
+            block, read = [*block, steps[-1] - 1], [*block, nearest]
         at = positions[:, block].expand(len(prompt), *positions[:, block].shape[1:])
         output = model(tokens[:, read], at, state)
         slots = [block.index(step - 1) for step in steps]
         index = torch.tensor(steps, device=prompt.device).expand(rows, -1)
         gumbel = noise.gumbel(index, model.info.codebooks, model.info.vocabulary)
         found, laws = _drawn(model, running, output.logits[:, slots], output.hidden[:, slots], gumbel)
-        tokens[:, steps] = found.repeat(len(law.streams), 1, 1)
-        logp[:, steps] = running.log_prob(laws, found)
+        fixed = forced[steps] >= 0
+        tokens[:, steps] = torch.where(fixed, forced[steps], found).repeat(len(law.streams), 1, 1)
+        logp[:, steps] = running.log_prob(laws, found).masked_fill(fixed, 0)
         for row, step in zip(begun, steps, strict=True):
             is_known[step], fronts[row], came = True, fronts[row] + 1, came + 1
             while step + 1 < total and structure[step + 1]:

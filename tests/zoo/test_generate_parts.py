@@ -9,7 +9,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from command_line import one_line
-from small_generators import CELL_SIZES, PICTURE_FACTS, SHAPES, answering, core, save_picture_codec, text_decoder
+from small_generators import (
+    CELL_SIZES,
+    PICTURE_FACTS,
+    SHAPES,
+    answering,
+    core,
+    picture_decoder,
+    save_picture_codec,
+    text_decoder,
+)
 
 import zoo
 from zoo import acceptance_training, checkpoint
@@ -152,6 +161,27 @@ def test_rows_of_a_picture_are_drawn_side_by_side(made, run, tmp_path):
     assert (code, err, json.loads(out)["passes"]) == (0, "", 4 + 2)
 
 
+def test_cells_of_several_steps_are_drawn_side_by_side_as_well(made):
+    flat = picture_decoder(zoo.load(made.rows).tokens.weights)
+    asked = dict(label="star", codec=made.pictures, count=2, guidance=2.0, seed=1)
+    plain, whole, near = (zoo.generate(flat, zipar=window, **asked) for window in (None, 4, 1))
+    for ours, theirs in zip(whole.tokens, plain.tokens, strict=True):
+        assert torch.equal(ours.codes, theirs.codes)
+    assert near.facts()["passes"] == 2 * (4 + 2) and near.exactness == "approximate"
+    assert all((each.codes >= 0).all() for each in near.tokens)
+
+
+def test_a_conditioned_decoder_exits_early_as_well(made):
+    flat = picture_decoder(zoo.load(made.rows).tokens.weights)
+    asked = dict(label="star", codec=made.pictures, guidance=2.0, seed=1)
+    plain = zoo.generate(flat, **asked)
+    whole = zoo.generate(flat, proposer="early-exit:2", window=3, **asked)  # both layers: drafts are always right
+    early = zoo.generate(flat, proposer="early-exit:1", window=3, **asked)
+    for found in (whole, early):
+        assert torch.equal(found.tokens[0].codes, plain.tokens[0].codes) and found.exactness == "identical"
+    assert whole.facts()["passes"] == 24 // 4 < early.facts()["passes"]
+
+
 REFUSED = {
     "a near name": (["--proposer", "ngrm"], "no proposer 'ngrm'; did you mean 'ngram'?"),
     "a near setting": (["--proposer", "ngram:longst=2"], "no setting 'longst'; did you mean 'longest'?"),
@@ -182,7 +212,7 @@ REFUSED = {
     "against nobody": (["--against", "none"], "no model 'none'"),
     "against in a wrong way": (["--against", "{draft},wight=2"], "no setting 'wight'; did you mean 'weight'?"),
     "against too much": (["--against", "{draft},weight=-2"], "weight -2.0, plausible 0.1; expected more than 0"),
-    "rows of text": (["--zipar", "2"], "this one's layout is Parallel: leave zipar out"),
+    "rows of text": (["--zipar", "2"], "this one's layout is Parallel, of text: leave zipar out"),
     "rows and drafts": (["--zipar", "2", "--proposer", "ngram"], "proposer means nothing for rows side by side"),
     "a search and drafts": (["--search", "contrastive:4", "--proposer", "ngram"], "means nothing for a search"),
 }  # fmt: skip

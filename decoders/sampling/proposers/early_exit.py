@@ -41,17 +41,20 @@ class EarlyExit(Proposer):
         return self.chain(ctx, n, self._part)
 
     def checked(self, ctx: Context) -> AutoregressiveDecoder:
-        """The target.
+        """The target, without what encodes its conditions: that is done once, and the state carries it.
 
         Raises:
-            ValueError: One whose layers cannot be left out.
+            ValueError: One whose layers cannot be left out, or whose positions are known to the loop alone.
         """
-        if not isinstance(ctx.model, AutoregressiveDecoder) or ctx.model.info.axes > 1:
+        target = getattr(ctx.model, "decoder", ctx.model)
+        if not isinstance(target, AutoregressiveDecoder):
+            raise ValueError(f"{type(target).__name__} exits nowhere early; give an AutoregressiveDecoder")
+        if target.info.axes > 1:
             raise ValueError(
-                f"{type(ctx.model).__name__} of {ctx.model.info.axes} axes exits nowhere early; give an "
-                "AutoregressiveDecoder whose positions are steps"
+                f"an early exit runs this decoder at positions of its own, which must be steps; here they have "
+                f"{target.info.axes} axes: draft by what runs no part of it, such as Jacobi"
             )
-        return ctx.model
+        return target
 
     def chain(self, ctx: Context, n: int, part: PartialDecoder) -> Draft:
         """Drafted by that part of the target."""

@@ -175,8 +175,12 @@ def test_an_exit_behind_the_last_layer_is_the_target_with_guidance_too():
 
 
 def test_what_can_not_exit_early_is_named():
-    with pytest.raises(ValueError, match="Toy of 1 axes exits nowhere early"):
+    with pytest.raises(ValueError, match="Toy exits nowhere early; give an AutoregressiveDecoder"):
         decode(Toy(), torch.ones(1, 1, 1).long(), 3, proposer=EarlyExit([0]))
+    placed = small_decoder(layers=1, axes=2)
+    with pytest.raises(ValueError, match="here they have 2 axes: draft by what runs no part of it, such as Jacobi"):
+        begin, places = random_tokens(placed, 1, 1), torch.zeros(1, 4, 2).long()
+        decode(placed, begin, 3, proposer=EarlyExit([0]), positions=places)
     model = small_decoder(layers=2)
     with pytest.raises(ValueError, match=r"depths \(3,\) are not some of 0 .. 1"):
         decode(model, random_tokens(model, 1, 2), 3, proposer=EarlyExit([3]))

@@ -8,7 +8,7 @@ from small_decoders import random_tokens, small_decoder
 from toys import Toy
 
 from zoo.decoders.base import Output
-from zoo.decoders.layouts import Raster
+from zoo.decoders.layouts import Flat, Raster
 from zoo.decoders.sampling import Law, Noise, decode, decode_zipar, guidance
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.processors import RepetitionPenalty
@@ -18,11 +18,12 @@ NOISE, SHAPE = Noise(5), (3, 4)
 LAYOUTS = {
     "plain": Raster((11, 7), begin=True),
     "row ends": Raster((11, 7), begin=True, row_end=True, grid_end=True),
+    "code by code": Flat((11, 7), begin=True),
 }
 LAWS = {"draw": Law(), "greedy": Law(temperature=0), "guided": Law(streams=guidance(2.0))}
 
 
-def first_steps(layout: Raster, rows: int = 2, count: int = 1) -> torch.Tensor:
+def first_steps(layout: Raster | Flat, rows: int = 2, count: int = 1) -> torch.Tensor:
     """The begin token, and whatever comes behind."""
     generator = torch.Generator().manual_seed(1)
     codes = torch.stack([torch.randint(card, (rows, *SHAPE), generator=generator) for card in layout.sizes], 1)
@@ -58,37 +59,38 @@ def test_codes_that_depend_on_each_other_are_drawn_in_turn():
     assert torch.equal(found.codes, plain.codes) and torch.allclose(found.logp, plain.logp, atol=1e-5)
 
 
-@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("placed", [False, True], ids=["by step", "by place"])
 @pytest.mark.parametrize("window", [1, 2])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_every_cell_sees_what_is_known_before_it(layout, window, axes):
+def test_every_cell_sees_what_is_known_before_it(layout, window, placed):
     """Against passes without memory over just these steps, each wave from its definition."""
-    model = small_decoder(layers=2, specials=layout.specials, axes=axes)
-    places = layout.positions(SHAPE) if axes == 2 else torch.arange(layout.steps(SHAPE))
-    prompt, lines = first_steps(layout), layout.places(SHAPE)[0] // 2
-    forced = layout.forced(SHAPE)
+    places = layout.positions(SHAPE) if placed else torch.arange(layout.steps(SHAPE))
+    axes = places.shape[1] if placed else 1
+    model = small_decoder(layers=2, specials=layout.specials, axes=axes, head_dim=2 * axes)
+    prompt, forced = first_steps(layout), layout.forced(SHAPE)
+    each = 2 if isinstance(layout, Flat) else 1  # steps of a cell
+    lines = (layout.places(SHAPE)[:each] // 2).permute(1, 2, 0).flatten(1)
     known = {0: prompt[:, 0]} | {
-        step: forced[step].expand(2, -1) for step in range(1, len(forced)) if forced[step, 0] >= 0
+        step: forced[step].expand(2, -1) for step in range(1, len(forced)) if (forced[step] >= 0).all()
     }
-    for time in range(4 + 2 * window):
-        wave = [(row, time - row * window) for row in range(3) if 0 <= time - row * window < 4]
+    for time in range((4 + 2 * window) * each):
+        wave = [(row, time - row * window * each) for row in range(3) if 0 <= time - row * window * each < 4 * each]
         came = {}
-        for row, column in wave:
-            step = int(lines[row, column])
+        for row, place in wave:
+            step = int(lines[row, place])
             seen = sorted(other for other in known if other < step)
             tokens = [known[other] for other in seen]
             if step - 1 not in known:
-                nearest = max(other for other in lines[row - 1].tolist() if other in known)
+                nearest = max(other for other in lines[row - 1, each - 1 :: each].tolist() if other in known)
                 seen, tokens = [*seen, step - 1], [*tokens, known[nearest]]
             logits = model(torch.stack(tokens, 1), places[seen].expand(2, *places[seen].shape)).logits[:, -1:]
             gumbel = NOISE.gumbel(torch.full((2, 1), step), *logits.shape[2:])
-            came[step] = draw(Law()(logits), gumbel)[:, 0]
+            came[step] = torch.where(forced[step] < 0, draw(Law()(logits), gumbel)[:, 0], forced[step])
         known |= came
     expected = torch.stack([known[step] for step in range(1, len(forced))], 1)
-    positions = places[None] if axes == 2 else None
-    found = decode_zipar(model, prompt, layout, SHAPE, window, noise=NOISE, positions=positions)
-    assert torch.equal(found.codes, expected)
-    assert len(found.trace.emitted) == 4 + 2 * window
+    found = decode_zipar(model, prompt, layout, SHAPE, window, noise=NOISE, positions=places[None] if placed else None)
+    assert torch.equal(found.codes, expected) and not found.logp[:, (forced[1:] >= 0)].any()
+    assert len(found.trace.emitted) == (4 + 2 * window) * each
     assert torch.equal(found.trace.emitted.sum(0), found.lengths)
 
 
