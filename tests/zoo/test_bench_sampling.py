@@ -61,6 +61,14 @@ def test_media_and_methods_may_be_picked(decoders):
         bench_sampling(tasks=tasks, methods=["magic"])
 
 
+def test_rows_side_by_side_are_measured_with_what_they_cost_in_quality(decoders, capsys):
+    tasks = [Task("image", str(decoders / "picture"), 1.0, (Method("rows", dict(zipar=1)),), guidance=2.0)]
+    plain, rows = bench_sampling(as_json=True, tasks=tasks, items=2)["rows"][0]["methods"]
+    assert rows["exactness"] == "approximate" and rows["steps_a_pass"] == 24 / 12  # 3 rows, 4 columns, 2 codes a cell
+    assert rows["same"] < 1 and rows["nats"] > 0 and rows["nats"] != plain["nats"]
+    assert "expected" in plain and "expected" not in rows  # its passes are of many lengths
+
+
 def test_decoders_may_be_packed_in_bfloat16(decoders, capsys):
     tasks = [Task("text", str(decoders / "text"), 0.0, METHODS[:1])]
     result = bench_sampling(as_json=True, tasks=tasks, items=1, steps=10, weights="bfloat16")
