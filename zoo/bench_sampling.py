@@ -95,7 +95,7 @@ MEDIA = [
 ]
 DRAWN = [
     *MEDIA,
-    *(Method(f"zipar, rows {window} cells apart", dict(zipar=window)) for window in (1, 2, 3)),
+    *(Method(f"zipar, window {window}", dict(zipar=window)) for window in (1, 2, 3)),
 ]
 FILLED = [
     Method("half as many passes for each finer codebook"),
