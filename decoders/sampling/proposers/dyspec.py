@@ -47,7 +47,7 @@ class DySpec(Grown):
         least: float = 0.05,
         sharp: float = 2.0,
         gain: float = 0.3,
-        near: float = 0.3,
+        near: float = 0.5,
     ):
         if not (0 < least < 1 and 0 < near <= 1 and gain >= 0):
             raise ValueError(
@@ -77,7 +77,8 @@ class DySpec(Grown):
             last = int((unread * slot).max())
             if not last:
                 break
-        tree.take(self.least, 0.0, torch.ones_like(grows))
+        if (tree.count < n).any():
+            tree.take(self.least, 0.0, torch.ones_like(grows))
         draft = tree.draft(int(tree.count.max()))
         logq = None if laws is None or not draft.slots else tree.left_of(laws, draft.slots)
         return Draft(draft.tokens, draft.count, draft.parent, logq, reader.forwards)

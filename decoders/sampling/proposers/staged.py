@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
@@ -17,6 +17,7 @@ from zoo.decoders.sampling.law import LawState
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.draft_model import DraftModel
 from zoo.decoders.sampling.rules import Equal, Scores, in_line, slot_of
+from zoo.decoders.state import State
 
 EQUAL = Equal()
 
@@ -51,7 +52,7 @@ class Staged(DraftModel):
         if longest < 1:
             return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
         nothing = Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
-        inner = self._inner(ctx, count, self._read(ctx, self._state), nothing)
+        inner = self._inner(ctx, count, nothing, self._state)
         self.proposer.start(inner)
         forwards = 1
         while (left := int(inner.room.max())) > 0:
@@ -66,9 +67,9 @@ class Staged(DraftModel):
         drafted = inner.tokens[row, ctx.length[:, None] + torch.arange(longest, device=count.device)]
         return Draft(drafted, count, forwards=forwards)
 
-    def _inner(self, ctx: Context, count: Tensor, logits: Tensor, nothing: Draft) -> Context:
+    def _inner(self, ctx: Context, count: Int[Tensor, "R"], nothing: Draft, state: State) -> Context:
         """What the inner proposer looks at: a run of the draft model, which has given its first step."""
-        fork = ctx.law.fork()
+        logits, fork = self._read(ctx, state), ctx.law.fork()
         law = replace(fork.law, streams=(1.0,), plausible=None)
         inner = replace(
             ctx,
@@ -76,7 +77,7 @@ class Staged(DraftModel):
             room=count,
             law=LawState(law, fork.rows, fork.trackers, fork.looks),
             model=self.model,
-            state=self._state.fork(),
+            state=state.fork(),
             densities=False,
         )
         _judged(inner, nothing, logits, self._hidden[:, None])
