@@ -166,7 +166,7 @@ def bench_assisted(
         "beside the same library and weights without drafts. passes, draft_passes: calls of the target, the prompt's "
         "among them, and of the draft model, over all texts. same_tokens: share of the steps up to the first that is "
         f"not that of {THEIRS} in float32 without drafts, if greedy, or of ours without drafts, if sampled; absent if "
-        "only the law is the same. gap: at these first other steps, the largest difference of the best two logits",
+        "only the law is the same. gap: of the best two logits, the largest at these first other steps, if greedy",
         "model": model,
         "draft": draft,
         "parameters": {"model": target.info.parameters, "draft": drafter.info.parameters},
@@ -297,30 +297,31 @@ def _rows(
         }
         if way.like is not None:
             expected = [each[Key(plain, key.temperature, way.like)].tokens for each in rounds]
-            row["ways"][key.side] |= _likeness(target, prompts, expected, [run.tokens for run in runs])
+            given = [run.tokens for run in runs]
+            row["ways"][key.side]["same_tokens"] = sum(map(_same, expected, given)) / tokens
+            if not key.temperature:
+                row["ways"][key.side]["gap"] = gap(target, prompts, expected, given)
     return list(rows.values())
 
 
-def _likeness(
-    target: TokenModel, prompts: Sequence[Tensor], expected: Sequence[Tokens], given: Sequence[Tokens]
-) -> dict[str, Any]:
-    """The share of the steps that are as expected up to the first other one, and how near the best two were there."""
-    same = [int((one == other).long().cumprod(1).sum()) for one, other in zip(expected, given, strict=True)]
-    gaps = [
-        _gap(target, torch.cat((prompt, tokens[:, :count]), 1))
-        for prompt, tokens, count in zip(prompts, expected, same, strict=True)
-        if count < tokens.shape[1]
-    ]
-    share = sum(same) / sum(tokens.shape[1] for tokens in expected)
-    return {"same_tokens": share, "gap": max(gaps, default=None)}
+def _same(one: Tokens, other: Tokens) -> int:
+    """Steps up to the first that differs."""
+    return int((one == other).long().cumprod(1).sum())
 
 
 @torch.no_grad()
-def _gap(target: TokenModel, ids: Int[Tensor, "1 N"]) -> float:
-    """Between the best two logits behind these tokens."""
-    state = target.init_state(1, ids.shape[1])
-    best = target(ids[..., None], torch.arange(ids.shape[1])[None], state).logits[0, -1, 0].topk(2).values
-    return float(best[0] - best[1])
+def gap(
+    target: TokenModel, prompts: Sequence[Tensor], expected: Sequence[Tokens], given: Sequence[Tokens]
+) -> float | None:
+    """The largest difference of the best two logits where tokens part from the expected ones; None if none do."""
+    found = []
+    for prompt, one, other in zip(prompts, expected, given, strict=True):
+        if (same := _same(one, other)) < one.shape[1]:
+            ids = torch.cat((prompt, one[:, :same]), 1)
+            places, state = torch.arange(ids.shape[1])[None], target.init_state(1, ids.shape[1])
+            best = target(ids[..., None], places, state).logits[0, -1, 0].topk(2).values
+            found.append(float(best[0] - best[1]))
+    return max(found, default=None)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -10,7 +10,7 @@ from small_generators import answering, core, picture_decoder
 from typer.testing import CliRunner
 
 from zoo import checkpoint
-from zoo.bench_assisted import DRAFTINGS, PLAIN, RULES, bench_assisted, copied, drafted
+from zoo.bench_assisted import DRAFTINGS, PLAIN, RULES, bench_assisted, copied, drafted, gap
 from zoo.bench_decoders import THEIRS
 from zoo.cli import app
 from zoo.codecs.errors import UserError
@@ -108,6 +108,16 @@ def test_the_number_of_drafted_tokens_reaches_both_libraries(folder, capsys):
     for tokens, rounds in ((1, STEPS // 2), (7, STEPS // 8)):
         sides = found[f"draft model, {tokens} tokens", 0.0]
         assert [sides[side]["passes"] for side in EXACT] == [ITEMS * rounds, ITEMS * (rounds + 1)]
+
+
+@torch.no_grad()
+def test_a_gap_is_that_of_the_best_two_logits_where_texts_part():
+    model, prompt, expected = text_model(16, 0), torch.tensor([[5, 6, 7]]), torch.tensor([[8, 9, 10, 11]])
+    other = torch.tensor([[8, 9, 12, 13]])
+    assert gap(model, [prompt], [expected], [expected]) is None
+    logits = model(torch.tensor([[5, 6, 7, 8, 9]])[..., None], torch.arange(5)[None], model.init_state(1, 5)).logits
+    best = logits[0, -1, 0].sort(descending=True).values
+    assert gap(model, [prompt] * 2, [expected] * 2, [expected, other]) == pytest.approx(float(best[0] - best[1]))
 
 
 def test_models_that_do_not_fit_are_refused(folder):
