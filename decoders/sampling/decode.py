@@ -143,6 +143,7 @@ def _context(
         densities=rule.densities,
         slots=slots,
         forced=forced,
+        positions=target.positions,
     )
 
 

@@ -37,6 +37,7 @@ class Context:
         slots: Most nodes that will be asked for.
         forced: int64 `[R or 1, steps, Q]`, tokens that the layout fixes, by absolute step; -1 where it doesn't, and
             behind the last; None if it fixes nothing.
+        positions: int64 `[R or 1, steps]` or `[R or 1, steps, axes]`, of each absolute step; None: the step itself.
     """
 
     tokens: Int[Tensor, "R S Q"]
@@ -50,6 +51,7 @@ class Context:
     densities: bool
     slots: int
     forced: Int[Tensor, "#R T Q"] | None = None
+    positions: Int[Tensor, "#R T *axes"] | None = None
 
     @property
     def rows(self) -> int:
@@ -71,6 +73,20 @@ class Context:
             return None
         row = torch.arange(len(self.forced), device=steps.device)[:, None]
         return self.forced[row, steps.clamp(max=self.forced.shape[1] - 1)]
+
+    def places(self, steps: Int[Tensor, "S N"], model: TokenModel) -> Int[Tensor, "S N *axes"]:
+        """Where a model that drafts reads those absolute steps; those that only fill a block up stay in its context.
+
+        It reads them where the target does, if its positions are of the same kind; else in line.
+
+        Args:
+            steps: Of R rows, or of the target's, stream after stream.
+        """
+        table = self.positions
+        if table is None or model.info.axes != self.model.info.axes:
+            return steps.clamp(max=model.info.context - 1)
+        row = torch.arange(len(steps), device=steps.device) % len(table)
+        return table[row[:, None], steps.clamp(max=table.shape[1] - 1)]
 
     def fix(self, tokens: Int[Tensor, "R N Q"], steps: Int[Tensor, "R N"]) -> Int[Tensor, "R N Q"]:
         """These tokens, save where the layout fixes others: what a draft has at those steps."""

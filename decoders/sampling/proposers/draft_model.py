@@ -55,8 +55,7 @@ class DraftModel(Proposer):
         state = self._state.fork()  # what is drafted is not known
 
         def behind(last: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
-            positions = state.length[:, None].clamp(max=self.model.info.context - 1)
-            logits, hidden = self.model(last, positions, state)
+            logits, hidden = self.model(last, ctx.places(state.length[:, None], self.model), state)
             state.commit(None, 1)
             self._hidden = hidden[:, 0]
             return logits
@@ -91,7 +90,7 @@ class DraftModel(Proposer):
             block = ctx.tokens[row, index.clamp(max=ctx.capacity - 1)].where(
                 (index < ctx.length[:, None])[..., None], 0
             )
-            logits, hidden = self.model(block, index.clamp(max=self.model.info.context - 1), state)
+            logits, hidden = self.model(block, ctx.places(index, self.model), state)
             lacks = ctx.length - state.length
             if slots == self._unread:
                 state.commit(None, lacks)

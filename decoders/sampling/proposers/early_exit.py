@@ -44,16 +44,11 @@ class EarlyExit(Proposer):
         """The target, without what encodes its conditions: that is done once, and the state carries it.
 
         Raises:
-            ValueError: One whose layers cannot be left out, or whose positions are known to the loop alone.
+            ValueError: One whose layers cannot be left out.
         """
         target = getattr(ctx.model, "decoder", ctx.model)
         if not isinstance(target, AutoregressiveDecoder):
             raise ValueError(f"{type(target).__name__} exits nowhere early; give an AutoregressiveDecoder")
-        if target.info.axes > 1:
-            raise ValueError(
-                f"an early exit runs this decoder at positions of its own, which must be steps; here they have "
-                f"{target.info.axes} axes: draft by what runs no part of it, such as Jacobi"
-            )
         return target
 
     def chain(self, ctx: Context, n: int, part: PartialDecoder) -> Draft:
@@ -62,7 +57,7 @@ class EarlyExit(Proposer):
         streams = state.rows // ctx.rows
 
         def behind(last: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
-            positions = state.length[:, None].clamp(max=ctx.model.info.context - 1)
+            positions = ctx.places(state.length[:, None], part)
             logits = part(last.repeat(streams, 1, 1), positions, state).logits
             state.commit(None, 1)
             return ctx.law.combine(logits)

@@ -174,13 +174,29 @@ def test_an_exit_behind_the_last_layer_is_the_target_with_guidance_too():
     assert (by_law.trace.acceptance == 1).all()
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("axes", [1, 2])
+def test_drafts_are_read_where_the_target_reads_them(axes, rows):
+    """A model that reads elsewhere drafts other steps; here the drafter is the target, and always right."""
+    model, line = small_decoder(layers=2, axes=axes), small_decoder(layers=1, seed=5)
+    prompt, law = random_tokens(model, 4, 3), Law(streams=guidance(2.0))
+    places = torch.stack([torch.randperm(16, generator=torch.Generator().manual_seed(row)) for row in range(rows)])
+    places = places if axes == 1 else torch.stack((places // 4, places % 4), -1)
+    plain = decode(model, prompt, 9, law, NOISE, positions=places)
+    assert not torch.equal(plain.logp, decode(model, prompt, 9, law, NOISE, positions=places.flip(1)).logp)
+    found = decode(model, prompt, 9, law, NOISE, EarlyExit(range(2)), window=3, positions=places)
+    assert torch.equal(found.codes, plain.codes) and (found.trace.acceptance == 1).all()
+    one = Law()
+    alone = decode(model, prompt[:2], 9, one, NOISE, positions=places)
+    itself = decode(model, prompt[:2], 9, one, NOISE, DraftModel(model), window=3, positions=places)
+    assert torch.equal(itself.codes, alone.codes) and (itself.trace.acceptance == 1).all()
+    other = decode(model, prompt[:2], 9, one, NOISE, DraftModel(line), window=3, positions=places)  # reads in line
+    assert torch.equal(other.codes, alone.codes)
+
+
 def test_what_can_not_exit_early_is_named():
     with pytest.raises(ValueError, match="Toy exits nowhere early; give an AutoregressiveDecoder"):
         decode(Toy(), torch.ones(1, 1, 1).long(), 3, proposer=EarlyExit([0]))
-    placed = small_decoder(layers=1, axes=2)
-    with pytest.raises(ValueError, match="here they have 2 axes: draft by what runs no part of it, such as Jacobi"):
-        begin, places = random_tokens(placed, 1, 1), torch.zeros(1, 4, 2).long()
-        decode(placed, begin, 3, proposer=EarlyExit([0]), positions=places)
     model = small_decoder(layers=2)
     with pytest.raises(ValueError, match=r"depths \(3,\) are not some of 0 .. 1"):
         decode(model, random_tokens(model, 1, 2), 3, proposer=EarlyExit([3]))
