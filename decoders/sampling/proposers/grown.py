@@ -75,7 +75,7 @@ class Reader:
         if tree.slots and state is not None:
             self.forwards += 1
             above = tree.ancestors()
-            positions = (state.length[:, None] + above.sum(-1) - 1).clamp(max=model.info.context - 1)
+            positions = self.ctx.places(state.length[:, None] + above.sum(-1) - 1, model)
             tokens = tree.tokens.where(tree.present()[..., None], 0)
             logits = torch.cat((logits, model(tokens, positions, state, above).logits), 1)
         return self.law.fork().block(logits, tree)

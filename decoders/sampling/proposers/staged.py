@@ -79,6 +79,7 @@ class Staged(DraftModel):
             model=self.model,
             state=state.fork(),
             densities=False,
+            positions=ctx.positions if self.model.info.axes == ctx.model.info.axes else None,
         )
         _judged(inner, nothing, logits, self._hidden[:, None])
         return inner
@@ -86,8 +87,7 @@ class Staged(DraftModel):
     def _pass(self, inner: Context, draft: Draft) -> Outcome:
         """Of the draft model, over the last step and what was drafted behind it."""
         tokens = torch.cat((inner.last[:, None], draft.tokens), 1)
-        positions = inner.state.length[:, None] + draft.block_depth()
-        positions = positions.clamp(max=self.model.info.context - 1)
+        positions = inner.places(inner.state.length[:, None] + draft.block_depth(), self.model)
         logits, hidden = self.model(tokens, positions, inner.state, draft.block_mask())
         outcome = _judged(inner, draft, logits, hidden)
         path = outcome.verified.path

@@ -113,7 +113,7 @@ class Swift(EarlyExit):
         index = (self._begin[:, None] + slot).where(there, 0)
         given = ctx.tokens[row, index]
         read = ctx.tokens[row, (index - 1).clamp(min=0)].repeat(copies, 1, 1)
-        places = (self._memory.length[:, None] + slot).clamp(max=ctx.model.info.context - 1)
+        places = ctx.places(self._memory.length[:, None] + slot, part)
         logits = ctx.law.combine(part(read, places, self._memory).logits)
         logp = ctx.law.law.tempered(logits)
         if ctx.densities:

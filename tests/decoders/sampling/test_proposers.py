@@ -15,13 +15,16 @@ from zoo.decoders.sampling import Draft, Law, Noise, decode, guidance
 from zoo.decoders.sampling.proposers import (
     Bandit,
     DraftModel,
+    DySpec,
     EarlyExit,
     Heads,
     NGram,
+    OptTree,
     Proposer,
     Recycling,
     Staged,
     SuffixAutomaton,
+    Swift,
 )
 from zoo.decoders.sampling.proposers.choice import by_row
 
@@ -192,6 +195,26 @@ def test_drafts_are_read_where_the_target_reads_them(axes, rows):
     assert torch.equal(itself.codes, alone.codes) and (itself.trace.acceptance == 1).all()
     other = decode(model, prompt[:2], 9, one, NOISE, DraftModel(line), window=3, positions=places)  # reads in line
     assert torch.equal(other.codes, alone.codes)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_trees_stages_and_sets_of_layers_are_read_there_too(axes):
+    model, line = small_decoder(layers=3, axes=axes), small_decoder(layers=1, seed=5)
+    for part in (model.transformer.layers[1].attention.out, model.transformer.layers[1].down):
+        part.weight.data.zero_()  # so that it can be left out
+    places = torch.randperm(24, generator=torch.Generator().manual_seed(3))[None]
+    places = places if axes == 1 else torch.stack((places // 5, places % 5), -1)
+    prompt = random_tokens(model, 2, 3)
+    plain = decode(model, prompt, 18, GREEDY, positions=places)
+    swift = Swift(share=0.3, context=8)
+    trees = OptTree(model, sharp=1e6), DySpec(model, sharp=1e6)  # so sure that they are chains
+    for proposer in (*trees, Staged(model, NGram()), swift):
+        found = decode(model, prompt, 18, GREEDY, proposer=proposer, window=3, positions=places)
+        assert torch.equal(found.codes, plain.codes)
+        assert torch.equal(found.trace.accepted, found.trace.drafted) and (found.trace.drafted[:4] == 3).all()
+    assert (swift._agrees == 1).all() and (swift._tried == 8).all()
+    other = decode(model, prompt, 18, GREEDY, proposer=Staged(line, NGram()), positions=places)  # reads in line
+    assert torch.equal(other.codes, plain.codes)
 
 
 def test_what_can_not_exit_early_is_named():
