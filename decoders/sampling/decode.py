@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.checks import fitting, promised
 from zoo.decoders.sampling.draft import Draft
-from zoo.decoders.sampling.fixed import as_certain, counted, log_probs, restored
+from zoo.decoders.sampling.fixed import Structure, as_certain, counted, log_probs, restored
 from zoo.decoders.sampling.law import Law
 from zoo.decoders.sampling.noise import Noise, Quiet
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer, write_line
@@ -94,7 +94,7 @@ def stream(
     lengths, room = fitting(model, prompt, lengths, steps, law, window, forced)
     recorder, most, slots = Recorder(len(room)), int(room.max()), window if proposer is not None else 0
     target = Target(model, prompt, lengths, law, most + slots, cond, positions)
-    ctx = _context(target, prompt, lengths, room, most, slots, rule, forced)
+    ctx, structure = _context(target, prompt, lengths, room, most, slots, rule), Structure(forced)
     begin, logp = ctx.length, torch.zeros(ctx.tokens.shape, device=prompt.device)
     stops = torch.tensor([stop] if isinstance(stop, int) else sorted(stop), dtype=torch.int64, device=prompt.device)
     noise = Quiet() if law.certain else noise
@@ -105,6 +105,7 @@ def stream(
     while (longest := int(ctx.room.max())) > 0:
         streams = rule.streams(noise, round)
         ctx.noise, round = streams.draft, round + 1
+        ctx.forced = structure.between(int(ctx.length.min()), int(ctx.length.max()) + slots)
         draft = Draft.empty(ctx.rows, prompt.shape[2], prompt.device)
         if proposer is not None and (longest > 1 or rule.needs_draft):
             draft = promised(proposer.propose(ctx, slots), ctx, slots, rule, proposer)
@@ -125,12 +126,9 @@ def stream(
 
 
 def _context(
-    target: Target, prompt: Tensor, lengths: Tensor, room: Tensor, most: int, slots: int, rule: Rule,
-    forced: Tensor | None,
-) -> Context:  # fmt: skip
+    target: Target, prompt: Tensor, lengths: Tensor, room: Tensor, most: int, slots: int, rule: Rule
+) -> Context:
     rows, codebooks = len(room), prompt.shape[2]
-    if forced is not None:
-        forced = torch.cat((forced, torch.full_like(forced[:, :1], -1)), 1)  # behind the last, all is free
     return Context(
         tokens=torch.cat((prompt[:rows], prompt.new_zeros(rows, most + slots + 1, codebooks)), 1),
         length=lengths[:rows].clone(),
@@ -142,7 +140,6 @@ def _context(
         hidden=target.hidden,
         densities=rule.densities,
         slots=slots,
-        forced=forced,
         positions=target.positions,
     )
 

@@ -16,6 +16,25 @@ from zoo.decoders.sampling.proposers.base import Context, Outcome
 from zoo.decoders.sampling.rules import Scores, Verified, in_line, slot_of
 
 
+class Structure:
+    """What a layout fixes, handed out where a round may meet it: most rounds of most layouts meet nothing.
+
+    Args:
+        forced: As `stream` takes it.
+    """
+
+    def __init__(self, forced: Int[Tensor, "#R T Q"] | None):
+        self._table, self._before = None, [0]
+        if forced is not None:
+            self._table = torch.cat((forced, torch.full_like(forced[:, :1], -1)), 1)  # behind the last, all is free
+            self._before += (forced >= 0).any(2).any(0).cumsum(0).tolist()
+
+    def between(self, first: int, last: int) -> Int[Tensor, "#R T_plus_1 Q"] | None:
+        """The table of all absolute steps; None if nothing is fixed from `first` to `last`, these included."""
+        most = len(self._before) - 1
+        return self._table if self._before[min(first, most)] < self._before[min(last + 1, most)] else None
+
+
 def as_certain(draft: Draft, scores: Scores, ctx: Context) -> tuple[Draft, Scores]:
     """What the rule sees: a token that the layout fixes is token 0, of probability 1, in the draft and in all laws."""
     forced = ctx.forced_at(scores.steps)

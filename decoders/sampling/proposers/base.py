@@ -36,7 +36,7 @@ class Context:
         densities: The rule makes use of `Draft.logq`.
         slots: Most nodes that will be asked for.
         forced: int64 `[R or 1, steps, Q]`, tokens that the layout fixes, by absolute step; -1 where it doesn't, and
-            behind the last; None if it fixes nothing.
+            behind the last; None if it fixes nothing that this round may meet.
         positions: int64 `[R or 1, steps]` or `[R or 1, steps, axes]`, of each absolute step; None: the step itself.
     """
 
