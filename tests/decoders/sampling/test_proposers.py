@@ -12,6 +12,7 @@ from toys import Known, Random, Toy
 
 from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 from zoo.decoders.sampling import Draft, Law, Noise, decode, guidance
+from zoo.decoders.sampling.processors import RepetitionPenalty
 from zoo.decoders.sampling.proposers import (
     Bandit,
     DraftModel,
@@ -205,15 +206,15 @@ def test_trees_stages_and_sets_of_layers_are_read_there_too(axes):
     places = torch.randperm(24, generator=torch.Generator().manual_seed(3))[None]
     places = places if axes == 1 else torch.stack((places // 5, places % 5), -1)
     prompt = random_tokens(model, 2, 3)
-    plain = decode(model, prompt, 18, GREEDY, positions=places)
+    plain = decode(model, prompt, 18, Law(), NOISE, positions=places)
     swift = Swift(share=0.3, context=8)
     trees = OptTree(model, sharp=1e6), DySpec(model, sharp=1e6)  # so sure that they are chains
     for proposer in (*trees, Staged(model, NGram()), swift):
-        found = decode(model, prompt, 18, GREEDY, proposer=proposer, window=3, positions=places)
+        found = decode(model, prompt, 18, Law(), NOISE, proposer, window=3, positions=places)
         assert torch.equal(found.codes, plain.codes)
         assert torch.equal(found.trace.accepted, found.trace.drafted) and (found.trace.drafted[:4] == 3).all()
     assert (swift._agrees == 1).all() and (swift._tried == 8).all()
-    other = decode(model, prompt, 18, GREEDY, proposer=Staged(line, NGram()), positions=places)  # reads in line
+    other = decode(model, prompt, 18, Law(), NOISE, Staged(line, NGram()), positions=places)  # reads in line
     assert torch.equal(other.codes, plain.codes)
 
 
@@ -225,12 +226,22 @@ def test_what_can_not_exit_early_is_named():
         decode(model, random_tokens(model, 1, 2), 3, proposer=EarlyExit([3]))
 
 
-def test_a_staged_draft_is_the_draft_model_s_in_fewer_passes():
+@pytest.mark.parametrize("inner", [Random, NGram, Recycling], ids=lambda kind: kind.__name__)
+def test_a_staged_draft_is_the_draft_model_s(inner):
     model, draft = small_decoder(layers=2), small_decoder(layers=1, seed=5)
-    prompt = random_tokens(model, 3, 4)
-    plain = decode(model, prompt, STEPS, LAWS["penalty"], NOISE, DraftModel(draft), lengths=LENGTHS)
-    staged = decode(model, prompt, STEPS, LAWS["penalty"], NOISE, Staged(draft, Random()), lengths=LENGTHS)
-    assert torch.equal(staged.trace.emitted, plain.trace.emitted)
+    prompt, law = random_tokens(model, 3, 4), Law(temperature=0.6, processors=(RepetitionPenalty(3.0),))
+    plain, staged = Watched(DraftModel(draft)), Watched(Staged(draft, inner()))
+    for proposer in (plain, staged):
+        decode(model, prompt, STEPS, law, NOISE, proposer, lengths=LENGTHS)
+    assert len(plain.drafts) == len(staged.drafts) > 3
+    for theirs, ours in zip(plain.drafts, staged.drafts, strict=True):
+        assert torch.equal(ours.count, theirs.count) and torch.equal(
+            ours.tokens[ours.present()], theirs.tokens[theirs.present()]
+        )
+
+
+def test_a_staged_draft_takes_fewer_passes():
+    model, prompt = small_decoder(layers=2), random_tokens(small_decoder(layers=2), 3, 4)
     whole = torch.cat((prompt, decode(model, prompt, 14, noise=NOISE).codes), 1)
     right = decode(model, prompt, 14, noise=NOISE, proposer=Staged(model, Known(whole)), window=4).trace
     assert (right.acceptance == 1).all()
