@@ -21,7 +21,7 @@ from zoo.decoders.sampling import processors, proposers, rules
 from zoo.decoders.sampling.processors import Grammar, Processor
 from zoo.decoders.sampling.proposers import Proposer
 from zoo.decoders.sampling.rules import Rule
-from zoo.generation_weights import packed
+from zoo.generation_weights import fewest_bits, packed
 from zoo.written import Written, written
 
 WITH_MODEL = {
@@ -84,7 +84,7 @@ class Maker:
 
     def __init__(self, decoder: TokenModel):
         self.decoder = decoder
-        self.model = cache(lambda name: draft_of(decoder, name))
+        self.model = cache(lambda name: draft_of(decoder, name, fewest_bits(decoder)))
         self.heads = cache(lambda name: heads_of(decoder, name))
         self.head = cache(AcceptanceHead.load)
 
@@ -158,8 +158,8 @@ class Maker:
         return self.made(kind.parts[0], cond)
 
 
-def draft_of(decoder: TokenModel, name: str) -> Any:
-    """The decoder of that name, which must be of the same tokens.
+def draft_of(decoder: TokenModel, name: str, weights: str = "float32") -> Any:
+    """The decoder of that name, which must be of the same tokens, with matrices in that type.
 
     Raises:
         UserError: It is not, or there is none.
@@ -167,7 +167,7 @@ def draft_of(decoder: TokenModel, name: str) -> Any:
     draft: Any = registry.load_decoder(name, next(decoder.parameters()).device)
     if what := decoder.tokens.difference(draft.tokens):
         raise UserError(f"the decoder {name} is of another {what}; a draft must be of the same tokens")
-    return packed(draft, "float32")
+    return packed(draft, weights)
 
 
 def heads_of(decoder: TokenModel, name: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from zoo.codecs.errors import UserError
 from zoo.configs import suggestion
 from zoo.decoders.fast import WEIGHTS, for_decoding
@@ -25,3 +27,9 @@ def packed(decoder: Any, weights: str) -> Any:
         return for_decoding(decoder, WEIGHTS[weights])
     except ValueError as error:
         raise UserError(str(error)) from None
+
+
+def fewest_bits(decoder: Any) -> str:
+    """The type that a draft of this decoder is read fastest in: what it says is only a bet, which may be rounded."""
+    halves = {"x86", "fbgemm"} & set(torch.backends.quantized.supported_engines)
+    return "float16" if halves and next(decoder.parameters()).device.type == "cpu" else "float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -51,6 +52,14 @@ class Draft:
 
     def ancestors(self) -> Bool[Tensor, "#R N N"]:
         """Entry `[r, i, j]`: node j lies on the way from the root to node i, or is i."""
+        return self._ancestors
+
+    def depth(self) -> Int[Tensor, "#R N"]:
+        """Steps from the last known step to each node: 1 for its children."""
+        return self._depth
+
+    @cached_property
+    def _ancestors(self) -> Bool[Tensor, "#R N N"]:  # a round asks some ten times
         if self.parent is None:
             return torch.ones(1, self.slots, self.slots, dtype=torch.bool, device=self.tokens.device).tril()
         slot = torch.arange(self.slots, device=self.tokens.device)
@@ -59,8 +68,8 @@ class Draft:
             reach = (reach @ reach).clamp(max=1)
         return reach > 0
 
-    def depth(self) -> Int[Tensor, "#R N"]:
-        """Steps from the last known step to each node: 1 for its children."""
+    @cached_property
+    def _depth(self) -> Int[Tensor, "#R N"]:
         if self.parent is None:
             return torch.arange(1, self.slots + 1, device=self.tokens.device)[None]
         return self.ancestors().sum(-1)
