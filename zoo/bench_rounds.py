@@ -176,4 +176,5 @@ def _run(
         for _ in islice(run, rounds - 1):
             pass
         spent = time.process_time() - start
-    return tuple(part / (rounds - 1) for part in (clock.target, clock.drafts, spent - clock.target - clock.drafts))
+    count, rest = rounds - 1, spent - clock.target - clock.drafts
+    return clock.target / count, clock.drafts / count, rest / count

@@ -48,7 +48,8 @@ def recorded(file: Path) -> dict[str, Any]:
     """
     result = read_json(file) if file.is_file() else None
     rows = result.get("rows") if isinstance(result, dict) else None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and row.get("methods") for row in rows):
+    whole = isinstance(rows, list) and rows and all(isinstance(row, dict) and row.get("methods") for row in rows)
+    if not isinstance(result, dict) or not whole:
         raise UserError(f"{file}: is no result of this benchmark; zoo bench sampling -o {file} makes one")
     return result
 
