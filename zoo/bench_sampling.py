@@ -116,6 +116,7 @@ class Task:
         temperature, guidance: Of the law.
         methods: To be compared.
         plain: What with.
+        judge: The decoder that the judge of its pictures is bundled with; default: itself.
     """
 
     medium: str
@@ -124,6 +125,7 @@ class Task:
     methods: Sequence[Method]
     guidance: float = 1.0
     plain: Method = Method(PLAIN)
+    judge: str | None = None
 
     @property
     def name(self) -> str:
@@ -135,7 +137,15 @@ TASKS = (
     Task("text", "autoregressive.text", 0.8, TEXT),
     Task("audio", "conditioned.speech-16khz", 0.5, MEDIA, guidance=2.0),
     Task("image", "conditioned.shapes", 1.0, DRAWN, guidance=2.0),
-    Task("image", "conditioned-masked.shapes", 1.0, FILLED, 2.0, Method("one place a pass", dict(passes=[36] * 4))),
+    Task(
+        "image",
+        "conditioned-masked.shapes",
+        1.0,
+        FILLED,
+        2.0,
+        Method("one place a pass", dict(passes=[36] * 4)),
+        "conditioned.shapes",
+    ),
 )
 
 
@@ -228,7 +238,7 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
         for name, sampling in ways.items():
             found[name].append(run(decoder, job, number, sampling))
     plain = found[task.plain.name]
-    judge = _judge(task.decoder, decoder)
+    judge = _judge(task.judge or task.decoder, decoder)
     rows = [_row(name, runs, plain, jobs, ways[name], block, judge) for name, runs in found.items()]
     return {
         "medium": task.medium,
