@@ -15,6 +15,7 @@ TEXT = "autoregressive.text"
 SPEECH = ("conditioned.speech-16khz", "conditioned-masked.speech-16khz")
 PICTURES = ("conditioned.shapes", "conditioned-masked.shapes")
 WAYS = ("step by step", "filled in")
+GUIDANCE = dict(zip(WAYS, (2.0, 3.0), strict=True))  # of speech: what each is understood best with
 PROMPT = "def read_lines(path):\n"
 SENTENCE = "please leave your message after the tone."
 SPEAKER = "slt"
@@ -30,8 +31,9 @@ def run(folder: Path) -> Report:
     places = [("read", f"{folder}/generated.txt")]
     notes = [f'The text goes on from "{PROMPT.strip()}".']
     for name, way in shipped(SPEECH):
+        guidance = GUIDANCE[way]
         path = folder / f"spoken-{way.replace(' ', '-')}.wav"
-        spoken = zoo.generate(name, path, text=SENTENCE, label=SPEAKER, temperature=0.5, guidance=2.0, seed=1)
+        spoken = zoo.generate(name, path, text=SENTENCE, label=SPEAKER, temperature=0.5, guidance=guidance, seed=1)
         notes = [*notes[:1], f'The sentence is "{SENTENCE}", read by {SPEAKER}.']
         rows.append(row_of(name, f"{spoken.media[0].shape[1] / spoken.rate:.1f} s of speech, {way}", [spoken]))
         places.append(("listen to", str(path)))
