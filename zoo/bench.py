@@ -74,10 +74,8 @@ def bench_codecs(
         torch.set_num_threads(before)
     facts = conditions(1, device)
     result = {
-        "command": facts["command"],
-        "hardware": facts["hardware"],
+        **head(facts),
         "versions": facts["versions"] | {"transformers": version("transformers")},
-        "date": facts["date"],
         "what": "wall and CPU seconds of one process, medians of interleaved runs; CPU seconds leave out the time in "
         "which other processes had the processor. ratio: transformers / ours",
         "seconds_of_audio": seconds,
@@ -104,6 +102,11 @@ def deliver(
     for table in tables:
         Console(width=width).print(table)
     return result
+
+
+def head(facts: dict[str, Any]) -> dict[str, Any]:
+    """What each benchmark's result begins with, of `scoring.conditions`."""
+    return {name: facts[name] for name in ("command", "hardware", "versions", "date")}
 
 
 @contextmanager

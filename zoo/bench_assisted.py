@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.bench import deliver, one_thread, speed, timed, times_as_fast
+from zoo.bench import deliver, head, one_thread, speed, timed, times_as_fast
 from zoo.bench_decoders import THEIRS, as_llama, generate, loaded
 from zoo.bench_sampling import DRAFT, PLAIN, jobs_of
 from zoo.codecs.errors import UserError
@@ -154,12 +154,8 @@ def bench_assisted(
     with one_thread():
         rounds = _rounds(ways, prompts)
     rows = _rows(ways, rounds, draftings[0].name, target, prompts)
-    facts = conditions(1, "cpu", (THEIRS,))
     result = {
-        "command": facts["command"],
-        "hardware": facts["hardware"],
-        "versions": facts["versions"],
-        "date": facts["date"],
+        **head(conditions(1, "cpu", (THEIRS,))),
         "what": "batch 1, one thread, prompt included: wall and CPU seconds of a text, medians over texts; all ways "
         "take turns on each; CPU seconds leave out the time in which other processes had the processor. ratio: "
         f"{THEIRS} in float32 at the same task / this way, of each text: median, least and largest. of_plain: the same "

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.bench import deliver, one_thread, speed, timed
+from zoo.bench import deliver, head, one_thread, speed, timed
 from zoo.codecs.errors import UserError
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from zoo.decoders.base import TokenModel
@@ -68,10 +68,8 @@ def bench_decoders(
         rows = [_measure(ours, theirs, _prompts(ours, batch, prompt, seed), steps, repeats) for batch in batches]
     facts = conditions(1, "cpu")
     result = {
-        "command": facts["command"],
-        "hardware": facts["hardware"],
+        **head(facts),
         "versions": facts["versions"] | {THEIRS: version(THEIRS)},
-        "date": facts["date"],
         "what": "greedy generation on one thread, prompt included: wall and CPU seconds of one process, medians of runs"
         " that take turns; CPU seconds leave out the time in which other processes had the processor. ratio: "
         f"{THEIRS} in float32 with its default cache / this way, of each round of turns: median, least and largest."

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from rich.table import Table
 
-from zoo.bench import deliver
+from zoo.bench import deliver, head
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.base import Codec, CodecInfo, Tokens
 from zoo.codecs.entropy import TOTAL, Digits, Grid, Predictor, walk
@@ -69,12 +69,8 @@ def bench_entropy(
     counts = codebook_counts(codec.info, codebooks)
     if any(some.codes.shape[1] < counts[-1] or some.depth is not None for some in tokens):
         counts = [tokens[0].codes.shape[1]]
-    facts = conditions(1, device)
     result = {
-        "command": facts["command"],
-        "hardware": facts["hardware"],
-        "versions": facts["versions"],
-        "date": facts["date"],
+        **head(conditions(1, device)),
         "what": "bits: of each code that there is, by codebook, and of the depth of a cell; order 0: counts of the"
         " codebook alone; order 1: with those of neighbours and of the coarser code; trained: from the model of codes"
         " that ships with the codec, with all counts. The state starts anew in each block, as in files. files: all of"

@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from zoo.bench import compare, deliver
+from zoo.bench import compare, deliver, head
 from zoo.codecs.errors import UserError
 from zoo.codecs.quantizers import ResidualVectorQuantizer, residual_vq
 from zoo.scoring import conditions
@@ -62,10 +62,8 @@ def bench_quantizers(
         torch.set_num_threads(before)
     facts = conditions(1, device)
     result = {
-        "command": facts["command"],
-        "hardware": facts["hardware"],
+        **head(facts),
         "versions": facts["versions"] | {THEIRS: version(THEIRS)},
-        "date": facts["date"],
         "what": "wall and CPU seconds of one process, medians of interleaved runs; CPU seconds leave out the time in "
         f"which other processes had the processor. ratio: {THEIRS} / ours. encode: codes alone, for which theirs has "
         "no call of its own and runs its forward without gradients; forward: in eval mode, without gradients; train: "

@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from zoo.bench import deliver, one_thread
+from zoo.bench import deliver, head, one_thread
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
 from zoo.decoders.sampling import Law, Noise
 from zoo.decoders.sampling.decode import stream
@@ -116,12 +116,8 @@ def bench_rounds(
     with one_thread():
         for name, shape in track(shapes.items(), "shapes", console=Console(stderr=True)):
             rows += list(_measured(name, shape, seed, prompt, rounds, repeats))
-    facts = conditions(1, "cpu")
     result = {
-        "command": facts["command"],
-        "hardware": facts["hardware"],
-        "versions": facts["versions"],
-        "date": facts["date"],
+        **head(conditions(1, "cpu")),
         "what": "batch 1, one thread, float32, random weights in published shapes, CPU time: milliseconds of the "
         "target's forward pass, of the draft's passes and of all else in a round; overhead: all else, as a share of "
         "the target's pass. Medians of runs",

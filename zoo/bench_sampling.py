@@ -22,7 +22,7 @@ from torch import Tensor
 
 import zoo
 from zoo import checkpoints, registry
-from zoo.bench import deliver, timed
+from zoo.bench import deliver, head, one_thread, timed
 from zoo.codecs.errors import UserError
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.sampling import Result
@@ -196,18 +196,10 @@ def bench_sampling(
         tasks = [task for task in tasks if task.methods]
     if not tasks:
         raise UserError(f"no task of {', '.join(media) or 'any medium'} has a method named {', '.join(methods)}")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         rows = [_measure(task, weights, items, steps, seed) for task in tasks]
-    finally:
-        torch.set_num_threads(before)
-    facts = conditions(1, "cpu")
     result = {
-        "command": facts["command"],
-        "hardware": facts["hardware"],
-        "versions": facts["versions"],
-        "date": facts["date"],
+        **head(conditions(1, "cpu")),
         "what": "batch 1, one thread, without reading the prompt. steps_a_pass: emitted steps / forward passes of the "
         "target. ratio: seconds of one step at a time / seconds of this method, on the same request in the same round: "
         "median, least and largest over requests; CPU seconds leave out the time in which other processes had the "

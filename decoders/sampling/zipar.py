@@ -106,9 +106,8 @@ def decode_zipar(
         read = block
         if not is_known[steps[-1] - 1]:
             above = begun[-1] - 1
-            nearest = lines[above][
-                fronts[above] // each * each - 1
-            ]  # the last code of a cell, as what it stands in for
+            last = fronts[above] // each * each - 1  # the last code of a cell, as what it stands in for
+            nearest = lines[above][last]
             block, read = [*block, steps[-1] - 1], [*block, nearest]
         at = positions[:, block].expand(len(prompt), *positions[:, block].shape[1:])
         output = model(tokens[:, read], at, state)
