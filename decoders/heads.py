@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, silu
 
 from zoo.decoders.autoregressive import AutoregressiveDecoder
-from zoo.decoders.base import DecoderInfo
+from zoo.decoders.base import DecoderInfo, TokenModel
 from zoo.decoders.embedding import CodeEmbedding, CodeHeads
 
 
@@ -31,6 +31,8 @@ class HeadsConfig:
         heads: How many steps they look ahead, beyond the one that the decoder itself gives.
         blocks: Residual blocks of each.
         sequential: A head reads the steps between the hidden state's and its own (Hydra).
+        shared: Embedding and product are the decoder's own, which stay as they are (EAGLE, arXiv 2401.15077): a small
+            part of the weights, and those are in the cache.
     """
 
     cards: tuple[int, ...]
@@ -39,15 +41,18 @@ class HeadsConfig:
     heads: int = 4
     blocks: int = 1
     sequential: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.blocks < 1:
             raise ValueError(f"{self.heads} heads of {self.blocks} blocks; give at least one of each")
 
     @staticmethod
-    def of(info: DecoderInfo, heads: int = 4, blocks: int = 1, sequential: bool = False) -> HeadsConfig:
+    def of(
+        info: DecoderInfo, heads: int = 4, blocks: int = 1, sequential: bool = False, shared: bool = False
+    ) -> HeadsConfig:
         """For a decoder of which these are the facts."""
-        return HeadsConfig(info.cards, info.width, info.specials, heads, blocks, sequential)
+        return HeadsConfig(info.cards, info.width, info.specials, heads, blocks, sequential, shared)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class HeadsInfo:
     """Facts about heads.
 
     Attributes:
-        cards, width, specials, heads, sequential: See `HeadsConfig`.
+        cards, width, specials, heads, sequential, shared: See `HeadsConfig`.
         parameters: Number of trainable scalars.
         conditioning: Nothing: what the decoder is told, its hidden states know.
     """
@@ -65,6 +70,7 @@ class HeadsInfo:
     specials: int
     heads: int
     sequential: bool
+    shared: bool
     parameters: int
     conditioning: tuple[str, ...] = ()
 
@@ -86,8 +92,9 @@ class MultiTokenHeads(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(width) for _ in range(config.blocks))) for _ in range(config.heads)
         )
-        self.products = nn.ModuleList(CodeHeads(config.cards, width) for _ in range(config.heads))
-        self.embedding = CodeEmbedding(config.cards, config.specials, width) if config.sequential else None
+        own = not config.shared
+        self.products = nn.ModuleList(CodeHeads(config.cards, width) for _ in range(config.heads if own else 0))
+        self.embedding = CodeEmbedding(config.cards, config.specials, width) if config.sequential and own else None
         self.between = nn.ModuleList(
             nn.Linear((head + 1) * width, width, bias=False) for head in range(config.heads if config.sequential else 0)
         )
@@ -96,7 +103,8 @@ class MultiTokenHeads(nn.Module):
     def info(self) -> HeadsInfo:
         config = self.config
         parameters = sum(parameter.numel() for parameter in self.parameters())
-        return HeadsInfo(config.cards, config.width, config.specials, config.heads, config.sequential, parameters)
+        facts = (config.cards, config.width, config.specials, config.heads, config.sequential, config.shared)
+        return HeadsInfo(*facts, parameters)
 
     @torch.no_grad()
     def start_from(self, decoder: AutoregressiveDecoder) -> None:
@@ -113,33 +121,46 @@ class MultiTokenHeads(nn.Module):
             self.embedding.table.weight.copy_(decoder.embedding.table.weight)
 
     def forward(
-        self, hidden: Float[Tensor, "R N D"], head: int, between: Int[Tensor, "R N K Q"] | None = None
+        self,
+        hidden: Float[Tensor, "R N D"],
+        head: int,
+        between: Int[Tensor, "R N K Q"] | None = None,
+        decoder: AutoregressiveDecoder | None = None,
     ) -> Float[Tensor, "R N Q V"]:
         """Logits of one head, float32.
 
         Args:
             between: The `head` + 1 steps behind each slot, for heads that read them.
+            decoder: Whose hidden states these are, for heads that share its embedding and product.
 
         Raises:
-            ValueError: Steps between that this head doesn't read, or not as many as it reads.
+            ValueError: Steps between that this head doesn't read, or not as many as it reads; shared heads alone.
         """
         wanted = head + 1 if self.config.sequential else None
         if (None if between is None else between.shape[2]) != wanted:
             raise ValueError(f"head {head} reads {wanted or 'no'} steps between; give it these")
+        if self.config.shared and decoder is None:
+            raise ValueError("these heads share the embedding and the product of their decoder; give it, too")
         x = hidden
         if between is not None:
-            vectors = self.embedding.table(between + self.embedding.first).sum(3)
+            embedding = decoder.embedding if self.config.shared else self.embedding
+            vectors = embedding.table(between + embedding.first).sum(3)
             x = x + self.between[head](vectors.flatten(2))
-        return self.products[head](self.blocks[head](x))
+        product = decoder.heads if self.config.shared else self.products[head]
+        return product(self.blocks[head](x))
 
     def ahead(
-        self, hidden: Float[Tensor, "R N D"], tokens: Int[Tensor, "R T Q"]
+        self,
+        hidden: Float[Tensor, "R N D"],
+        tokens: Int[Tensor, "R T Q"],
+        decoder: AutoregressiveDecoder | None = None,
     ) -> Iterator[tuple[Float[Tensor, "R M Q V"], Int[Tensor, "R M Q"]]]:
         """What each head says of all slots behind which its step comes, and that step; M is 0 if there are none.
 
         Args:
             hidden: Of all slots but the last two, or of more, which are not read.
             tokens: The steps of the slots themselves. Input-only ids are read and not asked for: they are -1.
+            decoder: See `forward`.
         """
         cards = torch.tensor(self.config.cards, device=tokens.device)
         for head in range(self.config.heads):
@@ -148,16 +169,27 @@ class MultiTokenHeads(nn.Module):
             if self.config.sequential:
                 between = torch.stack([tokens[:, step : step + slots] for step in range(1, head + 2)], 2)
             targets = tokens[:, head + 2 :]
-            yield self(hidden[:, :slots], head, between), targets.where(targets < cards, -1)
+            yield self(hidden[:, :slots], head, between, decoder), targets.where(targets < cards, -1)
 
-    def losses(self, hidden: Float[Tensor, "R N D"], tokens: Int[Tensor, "R T Q"]) -> Float[Tensor, "heads"]:
+    def losses(
+        self,
+        hidden: Float[Tensor, "R N D"],
+        tokens: Int[Tensor, "R T Q"],
+        decoder: AutoregressiveDecoder | None = None,
+    ) -> Float[Tensor, "heads"]:
         """Cross-entropy of each head over all slots that have a target, nats a code; NaN for heads beyond the end."""
         return torch.stack(
             [
                 cross_entropy(logits.permute(0, 3, 1, 2), targets, ignore_index=-1)
-                for logits, targets in self.ahead(hidden, tokens)
+                for logits, targets in self.ahead(hidden, tokens, decoder)
             ]
         )
+
+
+def core_of(decoder: TokenModel) -> AutoregressiveDecoder | None:
+    """What heads can begin as, or share with: the decoder itself, or what is behind its conditions, if it is such."""
+    core = getattr(decoder, "decoder", decoder)
+    return core if isinstance(core, AutoregressiveDecoder) else None
 
 
 class ResidualBlock(nn.Module):

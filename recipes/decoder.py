@@ -26,7 +26,7 @@ from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization, adamw
 from zoo.recipes.preview import Preview, show_sample
 from zoo.recipes.sharding import shard
-from zoo.recipes.start import start
+from zoo.recipes.start import adapt, start
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import Written, chosen, written
 from zoo.token_facts import TokenFacts, positions_of
@@ -56,6 +56,8 @@ class Distillation:
         temperature: Of both laws.
         weight: Of the divergence from the teacher's law; the cross-entropy of the data has the rest, 1 - weight.
         divergence: See `divergence`; the total variation is the share of drafts that rejection sampling turns down.
+        guidance: Learn the teacher's law under classifier-free guidance of this scale, so that one stream says what two
+            said (after Meng et al., "On Distillation of Guided Diffusion Models", arXiv 2210.03142).
         written: Share of the batches that are not the data's own.
         writer: Who writes these, each from its law.
         prompt: Share of the steps that is given there, at least the first one.
@@ -65,6 +67,7 @@ class Distillation:
     temperature: float = 1.0
     weight: float = 0.5
     divergence: Divergence = "forward"
+    guidance: float = 1.0
     written: float = 0.0
     writer: Literal["student", "teacher"] = "student"
     prompt: float = 0.25
@@ -79,6 +82,8 @@ class Distillation:
             raise UserError(
                 f"shares of the batches and of their steps lie in 0 .. 1, got {self.written}, {self.prompt}"
             )
+        if not self.guidance > 0:
+            raise UserError(f"guidance {self.guidance} is not above 0; 1 is none")
 
 
 class Objective(NamedTuple):
@@ -141,7 +146,7 @@ class TokenRecipe(LightningModule, ABC):
         optimization: Learning rates and the like; only matrices decay.
         condition_dropout: Share of rows trained without their conditions, for guidance.
         preview: What validation shows in TensorBoard; None: nothing.
-        start_from: Checkpoint whose weights to begin with instead of random ones, as `zoo.load` takes it.
+        start_from: Checkpoint whose weights to begin with instead of random ones; see `zoo.recipes.start.trained`.
 
     Raises:
         UserError: The layout's tokens are not the decoder's.
@@ -329,6 +334,8 @@ class DecoderRecipe(TokenRecipe):
         layout: How codes become its steps.
         steps, seed, optimization, condition_dropout, preview, start_from: See `TokenRecipe`.
         distillation: Learn from a teacher, too.
+        adapt_from: Checkpoint of another kind of decoder, of the same width and layers, whose weights to begin with as
+            far as it has them, as `zoo.load` takes it.
 
     Raises:
         UserError: The layout's tokens are not the decoder's, or it is not causal.
@@ -345,9 +352,12 @@ class DecoderRecipe(TokenRecipe):
         distillation: Distillation | None = None,
         preview: Preview | None = PREVIEW,
         start_from: str | None = None,
+        adapt_from: str | None = None,
     ):
         if not decoder.info.causal:
             raise UserError("this recipe predicts the next step and needs a causal decoder")
+        if adapt_from is not None:
+            adapt(decoder, adapt_from)
         super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
         self.distillation = distillation
         self.teacher: Teacher | None = None
@@ -380,12 +390,23 @@ class DecoderRecipe(TokenRecipe):
                 loss = parts["cross_entropy"] = cross_entropy(logits.flatten(0, 2), targets.flatten())
             if self.teacher is not None:
                 with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
-                    law, _ = self.predict(self.teacher.decoder, tokens, batch, cond)
+                    law = self.taught(tokens, batch, cond)
                 how, weight = self.distillation, 1.0 if own else self.distillation.weight
                 far = divergence(logits, law, targets, how.temperature, how.divergence)
                 parts["written" if own else "distillation"] = far
                 loss = (1 - weight) * loss + weight * far
         return Objective(loss, parts, int((targets != IGNORED).sum()))
+
+    def taught(
+        self, tokens: Int[Tensor, "R N S"], batch: Mapping[str, Any], cond: Conditions | None
+    ) -> Float[Tensor, "R M S V"]:
+        """The teacher's logits."""
+        law, _ = self.predict(self.teacher.decoder, tokens, batch, cond)
+        scale = self.distillation.guidance
+        if scale == 1:
+            return law
+        alone, _ = self.predict(self.teacher.decoder, tokens, batch, None)
+        return (scale * law + (1 - scale) * alone).where(law.isfinite(), law)  # impossible is impossible in both
 
     def goes_on_alone(self, number: int) -> bool:
         """Whether batch `number` is to be gone on with instead of the data's own."""

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from zoo.codecs.errors import UserError
-from zoo.decoders.autoregressive import AutoregressiveDecoder
 from zoo.decoders.conditioning import Conditions
-from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
+from zoo.decoders.heads import HeadsConfig, MultiTokenHeads, core_of
 from zoo.decoders.sampling.proposers import Heads
 from zoo.recipes.decoder import (
     CHOICE,
@@ -50,7 +49,7 @@ class HeadsRecipe(TokenRecipe):
     Args:
         target: The decoder, as `zoo.load` takes it, or the `last.ckpt` of its training run.
         steps, seed, optimization, condition_dropout, start_from: See `TokenRecipe`.
-        heads, blocks, sequential: See `HeadsConfig`.
+        heads, blocks, sequential, shared: See `HeadsConfig`.
         learn_from: The tokens that come, or the decoder's law of them.
         divergence: From that law; see `zoo.recipes.decoder.divergence`.
         decay: The loss of each head counts so much of that of the one before.
@@ -60,7 +59,7 @@ class HeadsRecipe(TokenRecipe):
             gives, validation tells, as `steps/forward`. None: nothing.
 
     Raises:
-        UserError: The target is no causal decoder, or shares are not in 0 .. 1.
+        UserError: The target is no causal decoder, or one without a head to share; shares are not in 0 .. 1.
     """
 
     def __init__(
@@ -70,6 +69,7 @@ class HeadsRecipe(TokenRecipe):
         heads: int = 4,
         blocks: int = 1,
         sequential: bool = False,
+        shared: bool = False,
         learn_from: Literal["data", "law"] = "data",
         divergence: Divergence = "forward",
         decay: float = 0.8,
@@ -87,9 +87,10 @@ class HeadsRecipe(TokenRecipe):
             raise UserError(f"{target} doesn't go step by step; heads look ahead for decoders that do")
         if not 0 <= written <= 1 or not 0 <= prompt <= 1 or not decay > 0:
             raise UserError(f"written {written} and prompt {prompt} are shares in 0 .. 1, and decay {decay} is above 0")
-        model = MultiTokenHeads(HeadsConfig.of(info, heads, blocks, sequential))
-        core = getattr(teacher.decoder, "decoder", teacher.decoder)
-        if isinstance(core, AutoregressiveDecoder):
+        model, core = MultiTokenHeads(HeadsConfig.of(info, heads, blocks, sequential, shared)), core_of(teacher.decoder)
+        if shared and core is None:
+            raise UserError(f"{target} is {type(teacher.decoder).__name__}, which has no head to share; leave it out")
+        if core is not None and not shared:
             model.start_from(core)
         super().__init__(model, tokens.layout, steps, seed, optimization, condition_dropout, preview, start_from)
         self.teacher, self.learn_from, self.divergence, self.decay = teacher, learn_from, divergence, decay
@@ -121,7 +122,7 @@ class HeadsRecipe(TokenRecipe):
         with torch.no_grad():
             law, hidden = read(target, self.layout, tokens, batch, cond)
         losses, parts, count = [], {}, 0
-        for head, (logits, targets) in enumerate(self.decoder.ahead(hidden, tokens)):
+        for head, (logits, targets) in enumerate(self.decoder.ahead(hidden, tokens, core_of(target))):
             targets = targets.where(targets >= 0, IGNORED)
             targets[:, : max(given - head - 2, 0)] = IGNORED
             if not (targets != IGNORED).any():
@@ -147,8 +148,10 @@ class HeadsRecipe(TokenRecipe):
     ) -> Foretold:
         """The data's tokens, by all heads."""
         tokens = self.pack(batch)
-        hidden = read(self.teacher.decoder, self.layout, tokens, batch, cond).hidden
-        logits, targets = (torch.cat(parts, 1) for parts in zip(*decoder.ahead(hidden, tokens), strict=True))
+        target = self.teacher.decoder
+        hidden = read(target, self.layout, tokens, batch, cond).hidden
+        said = decoder.ahead(hidden, tokens, core_of(target))
+        logits, targets = (torch.cat(parts, 1) for parts in zip(*said, strict=True))
         return Foretold(logits, targets.where(targets >= 0, IGNORED))
 
     def sample(self, decoder: MultiTokenHeads, batch: Mapping[str, Any], cond: Conditions | None) -> dict[str, Tensor]:

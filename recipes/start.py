@@ -1,5 +1,8 @@
 """Weights to begin a training with, instead of random ones."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -8,19 +11,26 @@ from zoo.decoders.embedding import CodeEmbedding, CodeHeads
 from zoo.registry import load
 
 
+def trained(name: str) -> Any:
+    """The model of that name, as `zoo.load` takes it, or that of a training run's `last.ckpt`."""
+    from zoo.recipes.export import export
+
+    return export(name)[0] if Path(name).suffix == ".ckpt" else load(name)
+
+
 def start(network: nn.Module, checkpoint: str) -> None:
     """Copy the weights of a checkpoint into a network of the same kind and shape.
 
     Args:
-        checkpoint: As `zoo.load` takes it.
+        checkpoint: See `trained`.
 
     Raises:
         UserError: The checkpoint's network is another kind or has another shape.
     """
-    trained = load(checkpoint)
-    if type(trained) is not type(network) or trained.config != network.config:
-        raise UserError(f"can't start from {checkpoint}: it is {trained.config}, this recipe trains {network.config}")
-    network.load_state_dict(trained.state_dict())
+    other = trained(checkpoint)
+    if type(other) is not type(network) or other.config != network.config:
+        raise UserError(f"can't start from {checkpoint}: it is {other.config}, this recipe trains {network.config}")
+    network.load_state_dict(other.state_dict())
 
 
 @torch.no_grad()
@@ -31,15 +41,15 @@ def adapt(network: nn.Module, checkpoint: str) -> None:
     al., "Scaling Diffusion Language Models via Adaptation from Autoregressive Models", arXiv 2410.17891.)
 
     Args:
-        checkpoint: As `zoo.load` takes it.
+        checkpoint: See `trained`.
 
     Raises:
         UserError: Weights of another width, or fewer than half of the network's there.
     """
-    trained, copied, size = _parts(load(checkpoint)), 0, 0
+    known, copied, size = _parts(trained(checkpoint)), 0, 0
     for name, own in _parts(network).items():
         size += own.numel()
-        other = trained.get(name)
+        other = known.get(name)
         if other is None:
             continue
         if own.shape[1:] != other.shape[1:]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import torch
 
 from zoo.codecs.errors import UserError
 from zoo.decoders.base import TokenModel
+from zoo.recipes.start import trained
 from zoo.token_facts import TokenFacts
 
 
@@ -26,10 +24,7 @@ class Teacher:
     """
 
     def __init__(self, name: str):
-        from zoo.recipes.export import export
-        from zoo.registry import load
-
-        found: Any = export(name)[0] if Path(name).suffix == ".ckpt" else load(name)
+        found = trained(name)
         if not isinstance(found, TokenModel):
             raise UserError(f"{name} is no decoder; a teacher predicts tokens")
         found.checked = False

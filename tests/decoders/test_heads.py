@@ -81,6 +81,24 @@ def test_each_head_learns_the_step_it_stands_for(heads):
     assert losses[2] > 1.5  # nothing tells it the step 4 behind: log 7 = 1.9
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+def test_shared_heads_are_the_decoders_own_head_behind_blocks_of_their_own(sequential):
+    model = small_decoder(specials=1)
+    own = MultiTokenHeads(HeadsConfig.of(model.info, 3, sequential=sequential)).double()
+    own.start_from(model)
+    shared = MultiTokenHeads(HeadsConfig.of(model.info, 3, sequential=sequential, shared=True)).double()
+    shared.load_state_dict({name: weight for name, weight in own.state_dict().items() if name in shared.state_dict()})
+    tokens, decoders = random_tokens(model, 2, 8), [weight.clone() for weight in model.parameters()]
+    hidden = model(tokens).hidden.detach()
+    torch.testing.assert_close(shared.losses(hidden, tokens, model), own.losses(hidden, tokens))
+    kinds = {name.split(".")[0] for name, _ in shared.named_parameters()}
+    assert kinds == ({"blocks", "between"} if sequential else {"blocks"})
+    assert shared.info.shared and shared.info.parameters < own.info.parameters
+    with pytest.raises(ValueError, match="give it, too"):
+        shared(hidden, 0, between_of(shared, tokens, 0))
+    assert all(torch.equal(weight, before) for weight, before in zip(model.parameters(), decoders, strict=True))
+
+
 def test_no_heads_are_refused():
     with pytest.raises(ValueError, match="at least one"):
         HeadsConfig((5,), 8, heads=0)

@@ -5,16 +5,18 @@ from typing import get_args
 
 import pytest
 import torch
-from test_decoder_recipe import QUICK, SIZES, Repeats, batch, decoder, fit
+from test_decoder_recipe import QUICK, SIZES, Repeats, batch, conditioned, decoder, fit
 
+from zoo import checkpoint
 from zoo.codecs.errors import UserError
 from zoo.decoders.layouts import Delay, Parallel
 from zoo.decoders.layouts.base import Special
-from zoo.decoders.sampling import Noise, decode
+from zoo.decoders.sampling import Law, Noise, decode, guidance
 from zoo.recipes.cli import train
 from zoo.recipes.decoder import IGNORED, DecoderRecipe, Distillation, Divergence, divergence
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import written
+from zoo.token_facts import TokenFacts
 
 LAYOUT = Parallel(SIZES, begin=True)
 KINDS = get_args(Divergence)
@@ -66,6 +68,28 @@ def test_tokens_that_a_smaller_codebook_lacks_have_no_part_in_any_divergence(kin
     alone = divergence(logits[:, :, 1:, :4], law[:, :, 1:, :4], targets[:, :, 1:], 1.0, kind)
     both = divergence(logits[:, :, :1], law[:, :, :1], targets[:, :, :1], 1.0, kind)
     torch.testing.assert_close(loss, (alone + both) / 2)
+
+
+def test_one_stream_learns_what_a_guided_teacher_says_with_two(tmp_path):
+    """Where the teacher finds a token impossible, guidance doesn't make it possible."""
+    model = conditioned(LAYOUT)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.tokens = TokenFacts(LAYOUT)
+    checkpoint.save(model, tmp_path)
+    how = Distillation(str(tmp_path), weight=1.0, guidance=2.5)
+    recipe = DecoderRecipe(conditioned(LAYOUT), LAYOUT, 1, optimization=QUICK, distillation=how, preview=None)
+    recipe.teacher = Teacher(str(tmp_path))
+    given = batch()
+    tokens, cond = recipe.pack(given), recipe.conditions(given)
+    taught = recipe.taught(tokens, given, cond)
+    both = torch.cat([recipe.predict(model, tokens, given, each)[0] for each in (cond, None)])
+    told = Law(streams=guidance(2.5)).start(torch.cat((tokens, tokens))).combine(both)
+    torch.testing.assert_close(taught, told)
+    assert (taught.isneginf() == told.isneginf()).all() and taught.isneginf().any()
+    assert not torch.allclose(taught, both[: len(tokens)])
+    with pytest.raises(UserError, match="guidance 0"):
+        Distillation("x", guidance=0)
 
 
 @pytest.mark.parametrize(("kind", "writer"), [("total-variation", "student"), ("reverse", "teacher")])

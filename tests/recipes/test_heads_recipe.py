@@ -43,7 +43,14 @@ def accepted(target, heads) -> float:
     return float(found.trace.tokens_per_forward.mean())
 
 
-@pytest.mark.parametrize("options", [{"learn_from": "data"}, {"learn_from": "law", "sequential": True, "written": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learn_from": "data"},
+        {"learn_from": "law", "sequential": True, "written": 0.5},
+        {"learn_from": "law", "sequential": True, "shared": True},
+    ],
+)
 def test_trained_heads_draft_what_the_target_says(target, tmp_path, options):
     """Untrained ones say the next step again, which is wrong in a language whose codes go round."""
     recipe = HeadsRecipe(target, 60, heads=3, optimization=QUICK, preview=None, **options)

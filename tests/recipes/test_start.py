@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from test_decoder_recipe import QUICK, fit
 from test_decoder_recipe import decoder as causal
 from test_masked_recipe import LAYOUT, core, decoder, recipe
 
 from zoo import checkpoint
 from zoo.codecs.errors import UserError
 from zoo.decoders.layouts import Delay
+from zoo.recipes.decoder import DecoderRecipe
 from zoo.recipes.start import adapt
 from zoo.token_facts import TokenFacts
 
@@ -49,3 +51,13 @@ def test_a_decoder_with_hardly_anything_in_common_is_refused(tmp_path):
     save(causal(LAYOUT), LAYOUT, tmp_path)
     with pytest.raises(UserError, match="it has"):
         adapt(torch.nn.Linear(3, 3), str(tmp_path))
+
+
+def test_training_begins_with_what_another_run_came_to(tmp_path):
+    """`last.ckpt` of the run is enough: its averaged weights."""
+    first = DecoderRecipe(causal(LAYOUT), LAYOUT, 2, optimization=QUICK, preview=None)
+    fit(tmp_path, first)
+    second = DecoderRecipe(
+        causal(LAYOUT), LAYOUT, 2, optimization=QUICK, preview=None, start_from=str(tmp_path / "last.ckpt")
+    )
+    torch.testing.assert_close(second.decoder.state_dict(), first.average.module.state_dict(), rtol=0, atol=0)

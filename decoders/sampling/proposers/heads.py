@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.decoders.heads import MultiTokenHeads
+from zoo.decoders.autoregressive import AutoregressiveDecoder
+from zoo.decoders.heads import MultiTokenHeads, core_of
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Proposer
 from zoo.decoders.sampling.proposers.trees import Tree
@@ -41,6 +43,7 @@ class Heads(Proposer):
         Tree.likeliest(1, width, None, hit)
         self.heads, self.width, self.hit = heads, width, hit
         self._tree: Tree
+        self._decoder: AutoregressiveDecoder | None  # of the target, that shared heads look things up in
 
     def start(self, ctx: Context) -> None:
         info, made = ctx.model.info, self.heads.config
@@ -49,6 +52,9 @@ class Heads(Proposer):
                 f"heads of the cards {tuple(made.cards)} on hidden states of width {made.width}, a "
                 f"target of {info.cards} and {info.width}; give heads made for it"
             )
+        self._decoder = core_of(ctx.model)
+        if made.shared and self._decoder is None:
+            raise ValueError("heads that share the target's head need a target that has one, an AutoregressiveDecoder")
         width = min(self.width, *info.cards)
         self._tree = Tree.likeliest(ctx.slots, width, self.heads.config.heads, self.hit)
 
@@ -62,12 +68,26 @@ class Heads(Proposer):
         def candidates(level: int, ways: Tensor) -> Tensor:
             nodes = ways.shape[1]
             slots = hidden[:, None].expand(-1, nodes if sequential else 1, -1)
-            logits = self.heads(slots, level, ways if sequential else None)
-            logp = ctx.law(logits)
-            logp = logp + ctx.noise.gumbel((ctx.length + level)[:, None], *logits.shape[2:])
-            order = logits.argsort(dim=-1, descending=True, stable=True)
-            order = order.gather(-1, logp.gather(-1, order).argsort(dim=-1, descending=True, stable=True))
-            return order[..., : self.width].transpose(2, 3).expand(-1, nodes, -1, -1)
+            logits = self.heads(slots, level, ways if sequential else None, self._decoder)
+            gumbel = ctx.noise.gumbel((ctx.length + level)[:, None], *logits.shape[2:])
+            ranked = _ranked(ctx.law(logits) + gumbel, logits, self.width)
+            return ranked.transpose(2, 3).expand(-1, nodes, -1, -1)
 
         draft = self._tree.filled(ctx, n, candidates)
         return Draft(draft.tokens, draft.count.masked_fill(ctx.length == 1, 0), draft.parent)
+
+
+def _ranked(
+    chance: Float[Tensor, "*rows V"], logits: Float[Tensor, "*rows V"], width: int
+) -> Int[Tensor, "*rows width"]:
+    """The likeliest tokens, best first; what has no chance comes behind all that has one, by its logits."""
+    if width == 1:
+        return chance.argmax(-1, keepdim=True)
+    width = min(width, chance.shape[-1])
+    first = chance.topk(width)
+    if first.values.isfinite().all():
+        return first.indices
+    others = logits.masked_fill(chance.isfinite(), -torch.inf).topk(width).indices
+    ranked = torch.cat((first.indices, others), -1)
+    impossible = torch.cat((~first.values.isfinite(), torch.zeros_like(others, dtype=torch.bool)), -1)
+    return ranked.gather(-1, impossible.long().argsort(dim=-1, stable=True)[..., :width])

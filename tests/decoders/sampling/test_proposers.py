@@ -33,9 +33,10 @@ NOISE, GREEDY = Noise(7), Law(temperature=0)
 LENGTHS, STEPS = torch.tensor([4, 1, 2]), torch.tensor([14, 3, 9])
 
 
-def small_heads(sequential: bool) -> MultiTokenHeads:
+def small_heads(sequential: bool, shared: bool = False) -> MultiTokenHeads:
     torch.manual_seed(1)
-    heads = MultiTokenHeads(HeadsConfig.of(small_decoder(layers=2).info, 3, sequential=sequential)).double().eval()
+    config = HeadsConfig.of(small_decoder(layers=2).info, 3, sequential=sequential, shared=shared)
+    heads = MultiTokenHeads(config).double().eval()
     for parameter in heads.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return heads
@@ -53,6 +54,7 @@ EVERY = {
     "skipped layer": lambda: EarlyExit([1], confident=0.2),
     "medusa": lambda: Heads(small_heads(False)),
     "hydra": lambda: Heads(small_heads(True)),
+    "hydra, with the target's own head": lambda: Heads(small_heads(True, shared=True), width=2),
     "staged": lambda: Staged(small_decoder(layers=1, seed=5), NGram()),
     "confident": other,
     "bandit": lambda: Bandit([NGram(), other(), Recycling(2), EarlyExit(range(1))]),
