@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import cross_entropy, rms_norm, silu
 
 from zoo.decoders.autoregressive import AutoregressiveDecoder
 from zoo.decoders.base import DecoderInfo, TokenModel
@@ -145,6 +145,8 @@ class MultiTokenHeads(nn.Module):
         if between is not None:
             embedding = decoder.embedding if self.config.shared else self.embedding
             vectors = embedding.table(between + embedding.first).sum(3)
+            if self.config.shared:  # vectors of others are of any size, mostly small
+                vectors = rms_norm(vectors, vectors.shape[-1:])
             x = x + self.between[head](vectors.flatten(2))
         product = decoder.heads if self.config.shared else self.products[head]
         return product(self.blocks[head](x))

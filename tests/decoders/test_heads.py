@@ -83,20 +83,22 @@ def test_each_head_learns_the_step_it_stands_for(heads):
 
 @pytest.mark.parametrize("sequential", [False, True])
 def test_shared_heads_are_the_decoders_own_head_behind_blocks_of_their_own(sequential):
+    """The decoder's vectors of the steps between are brought to unit size: they may be of any."""
     model = small_decoder(specials=1)
-    own = MultiTokenHeads(HeadsConfig.of(model.info, 3, sequential=sequential)).double()
-    own.start_from(model)
-    shared = MultiTokenHeads(HeadsConfig.of(model.info, 3, sequential=sequential, shared=True)).double()
-    shared.load_state_dict({name: weight for name, weight in own.state_dict().items() if name in shared.state_dict()})
-    tokens, decoders = random_tokens(model, 2, 8), [weight.clone() for weight in model.parameters()]
-    hidden = model(tokens).hidden.detach()
-    torch.testing.assert_close(shared.losses(hidden, tokens, model), own.losses(hidden, tokens))
-    kinds = {name.split(".")[0] for name, _ in shared.named_parameters()}
-    assert kinds == ({"blocks", "between"} if sequential else {"blocks"})
-    assert shared.info.shared and shared.info.parameters < own.info.parameters
+    heads = MultiTokenHeads(HeadsConfig.of(model.info, 3, sequential=sequential, shared=True)).double()
+    for parameter in heads.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    tokens = random_tokens(model, 2, 8)
+    hidden, between = model(tokens).hidden, tokens[:, None, :2].expand(-1, 8, -1, -1)
+    x = hidden
+    if sequential:
+        known = model.embedding.table(between + model.embedding.first).sum(3)
+        x = x + heads.between[1]((known / known.square().mean(-1, keepdim=True).sqrt()).flatten(2))
+    given = (hidden, 1, between if sequential else None)
+    torch.testing.assert_close(heads(*given, model), model.heads(heads.blocks[1](x)), rtol=1e-4, atol=1e-4)
+    assert not any("product" in name and "blocks" not in name for name, _ in heads.named_parameters())
     with pytest.raises(ValueError, match="give it, too"):
-        shared(hidden, 0, between_of(shared, tokens, 0))
-    assert all(torch.equal(weight, before) for weight, before in zip(model.parameters(), decoders, strict=True))
+        heads(*given)
 
 
 def test_no_heads_are_refused():
