@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Flat, Layout, Raster
 from zoo.decoders.layouts.base import Shape
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
+from zoo.decoders.one_code import OneCode, code_of
 from zoo.decoders.sampling import Law, Noise, Result, decode_masked, decode_wavefront, decode_zipar, stream
 from zoo.decoders.sampling.choosers import Chooser, Confidence
 from zoo.decoders.sampling.proposers import Outcome, Proposer
@@ -45,6 +46,7 @@ class Sampling:
         against: A decoder that reads the law's second stream; None: the same one reads all.
         zipar: Of pictures: cells that the row above is ahead where rows are drawn side by side; None: one by one.
         wavefront: Of decoders of recurrent depth: steps in flight; None: one by one.
+        one_code: The decoder is seen as one of a single codebook; proposers are made for that. See `OneCode`.
         passes: Of masked decoders: for all codebooks together, or for each in turn; (): `PASSES`.
         schedule, ahead: See `zoo.decoders.sampling.decode_masked`.
         chooser: Makes what chooses the places that are filled, for rows of these conditions.
@@ -63,6 +65,7 @@ class Sampling:
     against: TokenModel | None = None
     zipar: int | None = None
     wavefront: int | None = None
+    one_code: bool = False
 
     def noise(self, ids: Sequence[int]) -> Noise:
         """Of rows of these ids: what a row gets does not depend on what is drawn beside it."""
@@ -266,12 +269,16 @@ class Task:
         copies, cond = len(sampling.law.streams), self.cond and self.cond.rows(torch.tensor(rows))
         prompt = pad_sequence([tokens[row] for row in rows], batch_first=True).to(self.device)
         model = self.model if sampling.against is None else SideBySide(self.model, sampling.against)
+        fixed, noise = forced.to(self.device), sampling.noise([self.ids[row] for row in rows])
+        if sampling.one_code:
+            longest = max((shapes[row] for row in rows), key=lambda shape: steps_of(layout, shape))
+            model, prompt = OneCode(model, layout), code_of(layout, prompt, longest)
+            fixed = code_of(layout, fixed, longest)
+            noise = noise.in_turn(info.codebooks, int(layout.begin))
         begin = (model, prompt.repeat(copies, 1, 1), (whole - lengths).to(self.device), sampling.law)
-        noise = sampling.noise([self.ids[row] for row in rows])
         options: dict[str, Any] = dict(
             lengths=lengths.repeat(copies).to(self.device), cond=sampling.conditions(cond),
-            stop=[token for token in (layout.end_id, stop) if token is not None],
-            forced=forced.to(self.device), positions=places,
+            stop=[token for token in (layout.end_id, stop) if token is not None], forced=fixed, positions=places,
         )  # fmt: skip
         if sampling.search is not None:
             return sampling.search(*begin, noise, **options)
@@ -284,11 +291,25 @@ class Task:
             try:
                 outcome = next(rounds)
             except StopIteration as end:
-                return end.value
+                return with_structure(end.value, forced, lengths) if sampling.one_code else end.value
             done += outcome.count.cpu()
             self.report(float(done.max() / (whole - lengths).max()))
             if watch is not None:
                 watch(outcome)
+
+
+def with_structure(result: Result, forced: Int[Tensor, "R N S"], begin: Int[Tensor, "R"]) -> Result:
+    """What `OneCode` gave, with all that the layout puts beside the code of each step.
+
+    Args:
+        forced: Tokens that are known before anything is drawn, by absolute step; -1 where a code goes.
+        begin: Steps of each row that the result goes on with.
+    """
+    index = begin[:, None] + torch.arange(result.codes.shape[1])
+    fixed = forced[torch.arange(len(forced))[:, None], index.clamp(max=forced.shape[1] - 1)].to(result.codes.device)
+    free = (fixed < 0) & (result.codes >= 0)
+    fixed = fixed.where(result.codes >= 0, -1)
+    return replace(result, codes=torch.where(free, result.codes, fixed), logp=torch.where(free, result.logp, 0.0))
 
 
 def core(model: TokenModel) -> TokenModel:

@@ -17,7 +17,8 @@ from zoo.codecs.files import printable
 from zoo.decoders.acceptance import AcceptanceHead
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions
-from zoo.decoders.sampling import processors, proposers, rules
+from zoo.decoders.one_code import OneCode, has_one_code
+from zoo.decoders.sampling import Law, processors, proposers, rules
 from zoo.decoders.sampling.processors import Grammar, Processor
 from zoo.decoders.sampling.proposers import Proposer
 from zoo.decoders.sampling.rules import Rule
@@ -80,11 +81,12 @@ class Maker:
 
     Args:
         decoder: The target.
+        one_code: It is seen as `OneCode`, and so are models that draft for it.
     """
 
-    def __init__(self, decoder: TokenModel):
-        self.decoder = decoder
-        self.model = cache(lambda name: draft_of(decoder, name, fewest_bits(decoder)))
+    def __init__(self, decoder: TokenModel, one_code: bool = False):
+        self.decoder, self.one_code = decoder, one_code
+        self.model = cache(self._model)
         self.heads = cache(lambda name: heads_of(decoder, name))
         self.head = cache(AcceptanceHead.load)
 
@@ -121,6 +123,10 @@ class Maker:
             return replace(kind, values=tuple(values)).made(proposers.EarlyExit, {"depths": range(int(count))})
         plain: Any = OF_LAYERS.get(kind.name) or proposers.NAMES[kind.name]
         return kind.made(plain)
+
+    def _model(self, name: str) -> Any:
+        draft = draft_of(self.decoder, name, fewest_bits(self.decoder))
+        return OneCode(draft, draft.tokens.layout) if self.one_code else draft
 
     def _with_model(self, kind: Written, cond: Conditions | None, parts: dict[str, Any]) -> Proposer:
         name, *values = kind.values or ("",)
@@ -195,17 +201,25 @@ def amateur_for(decoder: TokenModel, against: str | TokenModel) -> Amateur:
     return Amateur(draft_of(decoder, kind.values[0]), (1.0, -contrast.weight), contrast.plausible)
 
 
-def drafter(decoder: TokenModel, proposer: str | Proposer) -> Callable[[Conditions | None], Proposer]:
-    """Makes the proposer for rows of some conditions.
+def drafter(
+    decoder: TokenModel, proposer: str | Proposer, one_code: bool = False
+) -> Callable[[Conditions | None], Proposer]:
+    """Makes the proposer for rows of some conditions; see `Maker`.
 
     Raises:
         UserError: See `Maker.made`.
     """
     if isinstance(proposer, Proposer):
         return lambda _: proposer
-    maker = Maker(decoder)
+    maker = Maker(decoder, one_code)
     maker.made(proposer, None)  # said now if it cannot be
     return lambda cond: maker.made(proposer, cond)
+
+
+def sees_one_code(decoder: TokenModel, proposer: str | Proposer | None, law: Law) -> bool:
+    """Whether the decoder may be seen as `OneCode`: not by heads, made for all its codebooks, and what looks at all."""
+    heads = isinstance(proposer, Proposer) or "heads" in (proposer or "")
+    return decoder.info.causal and has_one_code(decoder.tokens.layout) and not heads and not law.processors
 
 
 def rule_for(rule: str | Rule | None) -> Rule:

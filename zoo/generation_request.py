@@ -30,7 +30,7 @@ from zoo.decoders.sampling.search import Named, with_phrases
 from zoo.decoders.sampling.search import find as find_search
 from zoo.generation_choice import Made, chooser_for, schedule_for
 from zoo.generation_codes import Sampling, core
-from zoo.generation_drafts import amateur_for, drafter, processors_for, read_text, rule_for
+from zoo.generation_drafts import amateur_for, drafter, processors_for, read_text, rule_for, sees_one_code
 from zoo.pipeline import refuse
 from zoo.token_facts import TokenFacts
 
@@ -210,13 +210,14 @@ def sampling_for(
             streams=streams_of(guidance) if amateur is None else amateur.streams,
             plausible=None if amateur is None else amateur.plausible,
         )  # fmt: skip
-        judge, drafts = rule_for(rule), None if proposer is None else drafter(decoder, proposer)
+        alone = searched is None and wavefront is None and zipar is None
+        one_code = alone and sees_one_code(decoder, proposer, law)
+        judge, drafts = rule_for(rule), None if proposer is None else drafter(decoder, proposer, one_code)
     except ValueError as error:
         raise UserError(str(error)) from None
     return Sampling(
         law, seed, drafts, judge, window or 5, counts, schedule_for(medium, schedule), ahead,
-        chooser_for(decoder, medium, chooser), searched, amateur and amateur.model, zipar,
-        wavefront,
+        chooser_for(decoder, medium, chooser), searched, amateur and amateur.model, zipar, wavefront, one_code,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def pass_clock(target: TokenModel) -> Generator[PassClock, None, None]:
         finally:
             depth -= 1
             if not depth:
-                part = "target" if model is target else "drafts"
+                part = "target" if target in (model, getattr(model, "model", None)) else "drafts"
                 setattr(clock, part, getattr(clock, part) + time.process_time() - start)
 
     TokenModel.forward = timed  # type: ignore[method-assign]

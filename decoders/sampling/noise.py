@@ -28,15 +28,21 @@ class Noise:
         rows: For each row of a batch, the id that its numbers belong to; default 0, 1, ... So row 3 of a batch is drawn
             again alone by `Noise(seed, rows=(3,))`.
         stream: Names of this stream; streams of different names are independent. See `derive`.
+        turns: See `in_turn`; None: steps have all codebooks.
     """
 
     seed: int
     rows: tuple[int, ...] | None = None
     stream: tuple[int, ...] = ()
+    turns: tuple[int, int] | None = None
 
     def derive(self, *names: int) -> Noise:
         """Noise of the same seed and rows that is independent of this one's and of that of other names."""
         return replace(self, stream=self.stream + names)
+
+    def in_turn(self, codebooks: int, first: int) -> Noise:
+        """The same noise where a step has a single code: from step `first` on, that of each codebook in turn."""
+        return replace(self, turns=(codebooks, first))
 
     def uniform(self, steps: Int[Tensor, "R S"], codebooks: int) -> Float[Tensor, "R S Q"]:
         """float64 in (0, 1), one for each codebook of each row's steps."""
@@ -64,9 +70,11 @@ class Noise:
         rows = torch.arange(len(steps)) if self.rows is None else torch.tensor(self.rows)
         if len(rows) != len(steps):
             raise ValueError(f"noise for {len(rows)} rows, asked for {len(steps)}; give `Noise` one id for each row")
-        books = torch.arange(codebooks, device=steps.device) * _signed(_BOOK) + _signed(self._key)
         places = (rows.to(steps.device) * _signed(_ROW))[:, None] + steps * _signed(_STEP)
-        return _mix(places[..., None] + books)
+        books = torch.arange(codebooks, device=steps.device)
+        if self.turns is not None:
+            books = ((steps - self.turns[1]) % self.turns[0])[..., None]
+        return _mix(places[..., None] + (books * _signed(_BOOK) + _signed(self._key)))
 
 
 class Quiet(Noise):

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.decoders.autoregressive import AutoregressiveDecoder, PartialDecoder
+from zoo.decoders.base import TokenModel
+from zoo.decoders.one_code import OneCode
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Proposer
 from zoo.decoders.sampling.proposers.chain import draw_chain
@@ -32,26 +34,29 @@ class EarlyExit(Proposer):
 
     def __init__(self, depths: Iterable[int], confident: float = 0.0):
         self.depths, self.confident = tuple(depths), confident
-        self._part: PartialDecoder
+        self._part: TokenModel
 
     def start(self, ctx: Context) -> None:
-        self._part = PartialDecoder(self.checked(ctx), self.depths)
+        self._part = self.part(ctx, self.depths)
 
     def propose(self, ctx: Context, n: int) -> Draft:
         return self.chain(ctx, n, self._part)
 
-    def checked(self, ctx: Context) -> AutoregressiveDecoder:
+    def part(self, ctx: Context, depths: Iterable[int]) -> TokenModel:
         """The target, without what encodes its conditions: that is done once, and the state carries it.
 
         Raises:
             ValueError: One whose layers cannot be left out.
         """
-        target = getattr(ctx.model, "decoder", ctx.model)
+        seen = ctx.model
+        target = seen.model if isinstance(seen, OneCode) else seen
+        target = getattr(target, "decoder", target)
         if not isinstance(target, AutoregressiveDecoder):
             raise ValueError(f"{type(target).__name__} exits nowhere early; give an AutoregressiveDecoder")
-        return target
+        part = PartialDecoder(target, depths)
+        return OneCode(part, seen.layout) if isinstance(seen, OneCode) else part
 
-    def chain(self, ctx: Context, n: int, part: PartialDecoder) -> Draft:
+    def chain(self, ctx: Context, n: int, part: TokenModel) -> Draft:
         """Drafted by that part of the target."""
         state = ctx.state.fork()
         streams = state.rows // ctx.rows

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.decoders.autoregressive import PartialDecoder
+from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.proposers.base import Context
@@ -54,7 +54,7 @@ class Swift(EarlyExit):
             )
         super().__init__((), confident)
         self.share, self.trials, self.context, self.seed = share, trials, context, seed
-        self._parts: list[PartialDecoder]
+        self._parts: list[TokenModel]
         self._round: int
         self._best: Int[Tensor, "R"]
         self._agrees: Float[Tensor, "R sets"]
@@ -63,8 +63,7 @@ class Swift(EarlyExit):
         self._memory: State | None  # of the target, as the run began
 
     def start(self, ctx: Context) -> None:
-        model = self.checked(ctx)
-        self._parts = [PartialDecoder(model, depths) for depths in self._sets(model.info.layers)]
+        self._parts = [self.part(ctx, depths) for depths in self._sets(ctx.model.info.layers)]
         self._round, self._best = 0, torch.zeros_like(ctx.length)
         self._agrees = torch.zeros(ctx.rows, len(self._parts), device=ctx.length.device)
         self._tried = torch.zeros_like(self._agrees, dtype=torch.int64)

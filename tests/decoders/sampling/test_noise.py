@@ -130,3 +130,15 @@ def test_streams_are_named_in_order():
 def test_ids_are_asked_of_every_row():
     with pytest.raises(ValueError, match="noise for 2 rows, asked for 3"):
         Noise(0, rows=(1, 2)).uniform(grid(3, 1), 1)
+
+
+def test_codebooks_in_turn_have_the_noise_of_their_own_steps():
+    """Step 2 is that of codebook 1 of three, if the first is step 1."""
+    noise, steps = Noise(4).derive(7), torch.arange(8).expand(2, -1)
+    books = (steps - 1) % 3
+    for turned, whole in (
+        (noise.in_turn(3, 1).uniform(steps, 1), noise.uniform(steps, 3)),
+        (noise.in_turn(3, 1).gumbel(steps, 1, 5), noise.gumbel(steps, 3, 5)),
+    ):
+        index = books.view(*books.shape, *[1] * (whole.ndim - 2)).expand(-1, -1, 1, *whole.shape[3:])
+        assert torch.equal(turned, whole.gather(2, index))
