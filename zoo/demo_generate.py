@@ -15,7 +15,7 @@ TEXT = "autoregressive.text"
 SPEECH = ("conditioned.speech-16khz", "conditioned-masked.speech-16khz")
 PICTURES = ("conditioned.shapes", "conditioned-masked.shapes")
 WAYS = ("step by step", "filled in")
-GUIDANCE = dict(zip(WAYS, (2.0, 3.0), strict=True))  # of speech: what each is understood best with
+GUIDANCE = dict(zip((*SPEECH, *PICTURES), (2.0, 3.0, 1.0, 2.0), strict=True))  # what each is understood best with
 PROMPT = "def read_lines(path):\n"
 SENTENCE = "please leave your message after the tone."
 SPEAKER = "slt"
@@ -31,7 +31,7 @@ def run(folder: Path) -> Report:
     places = [("read", f"{folder}/generated.txt")]
     notes = [f'The text goes on from "{PROMPT.strip()}".']
     for name, way in shipped(SPEECH):
-        guidance = GUIDANCE[way]
+        guidance = GUIDANCE[name]
         path = folder / f"spoken-{way.replace(' ', '-')}.wav"
         spoken = zoo.generate(name, path, text=SENTENCE, label=SPEAKER, temperature=0.5, guidance=guidance, seed=1)
         notes = [*notes[:1], f'The sentence is "{SENTENCE}", read by {SPEAKER}.']
@@ -40,7 +40,7 @@ def run(folder: Path) -> Report:
     for name, way in shipped(PICTURES):
         path = folder / f"shapes-{way.replace(' ', '-')}.png"
         model = zoo.load(name)
-        drawn = [zoo.generate(model, label=label, seed=1, guidance=2.0) for label in CLASSES]
+        drawn = [zoo.generate(model, label=label, seed=1, guidance=GUIDANCE[name]) for label in CLASSES]
         write_image(path, torch.cat([each.media[0] for each in drawn], 2).numpy())
         rows.append(row_of(name, f"{len(drawn)} pictures, {way}", drawn))
         places.append(("look at", str(path)))

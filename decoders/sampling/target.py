@@ -70,7 +70,7 @@ class Target:
         mask = draft.block_mask()
         output = self.model(tokens, self._positions(index), self.state, None if mask is None else self._copied(mask))
         logits, hidden = output.logits, output.hidden
-        if self.info.depth:
+        if self.info.depth and draft.slots:  # else only the first code of the next step is asked for yet
             logits = self.model.depth(hidden, torch.cat((tokens[:, 1:], torch.zeros_like(tokens[:, :1])), 1))
         logp = self.law.block(self.law.combine(logits), draft)
         self._hidden = hidden
