@@ -16,10 +16,12 @@ from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.sampling import Law, Result, stream
 from zoo.decoders.sampling.proposers import Jacobi, Outcome
-from zoo.recipes.decoder import CHOICE, IGNORED, OPTIMIZATION, WRITING, DecoderRecipe, Objective, divergence
+from zoo.recipes.decoder import CHOICE, OPTIMIZATION, WRITING, DecoderRecipe, Objective
+from zoo.recipes.divergence import divergence
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Pace, Preview
+from zoo.recipes.tally import IGNORED
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import at_rest, continued, given_of, grid_of, stops
 

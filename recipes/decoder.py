@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from zoo.codecs.errors import UserError
@@ -21,69 +20,23 @@ from zoo.decoders.base import Output, TokenModel
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.layouts import Layout
 from zoo.decoders.sampling import Noise
+from zoo.recipes.divergence import Distillation, divergence
 from zoo.recipes.ema import WeightAverage
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization, adamw
 from zoo.recipes.preview import Preview, show_sample
 from zoo.recipes.sharding import shard
 from zoo.recipes.start import adapt, start
+from zoo.recipes.tally import IGNORED, Foretold, Measured, Tally
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import Written, chosen, written
 from zoo.token_facts import TokenFacts, positions_of
 
-IGNORED = -100  # a target that is none
-LOG2 = math.log(2)
 CHOICE, WRITING = 1, 2  # what the noise of a batch is for; with no name, it leaves out conditions
 DURATIONS = 0.1  # weight of the loss of predicted durations, which share no weights with anything else
 FACTS = ("vocabulary", "codec", "weights", "labels", "paces", "grid")  # what a data module may know of its tokens
 OPTIMIZATION = Optimization(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
 PREVIEW = Preview()
-
-
-Divergence = Literal["forward", "reverse", "jensen-shannon", "total-variation"]
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """Learning from the law of a larger decoder of the same tokens (Hinton et al., arXiv 1503.02531).
-
-    For drafts, Zhou et al., "DistillSpec" (arXiv 2310.08461): a draft is judged where its own tokens led, so a share of
-    the batches goes on with the beginnings of the data in tokens of its own. There, the loss is the divergence alone,
-    behind what was given. Such a batch takes a pass for each step.
-
-    Attributes:
-        teacher: A model as `zoo.load` takes it, or the `last.ckpt` of a training run.
-        temperature: Of both laws.
-        weight: Of the divergence from the teacher's law; the cross-entropy of the data has the rest, 1 - weight.
-        divergence: See `divergence`; the total variation is the share of drafts that rejection sampling turns down.
-        guidance: Learn the teacher's law under classifier-free guidance of this scale, so that one stream says what two
-            said (after Meng et al., "On Distillation of Guided Diffusion Models", arXiv 2210.03142).
-        written: Share of the batches that are not the data's own.
-        writer: Who writes these, each from its law.
-        prompt: Share of the steps that is given there, at least the first one.
-    """
-
-    teacher: str
-    temperature: float = 1.0
-    weight: float = 0.5
-    divergence: Divergence = "forward"
-    guidance: float = 1.0
-    written: float = 0.0
-    writer: Literal["student", "teacher"] = "student"
-    prompt: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or not self.temperature > 0:
-            raise UserError(
-                f"distillation needs a weight in 0 .. 1 and a temperature above 0, got {self.weight}, "
-                f"{self.temperature}"
-            )
-        if not 0 <= self.written <= 1 or not 0 <= self.prompt <= 1:
-            raise UserError(
-                f"shares of the batches and of their steps lie in 0 .. 1, got {self.written}, {self.prompt}"
-            )
-        if not self.guidance > 0:
-            raise UserError(f"guidance {self.guidance} is not above 0; 1 is none")
 
 
 class Objective(NamedTuple):
@@ -98,33 +51,6 @@ class Objective(NamedTuple):
     loss: Float[Tensor, ""]
     parts: dict[str, Tensor]
     tokens: int
-
-
-class Foretold(NamedTuple):
-    """What validation measures.
-
-    Attributes:
-        logits: float32, of what is asked.
-        targets: int64, what came; `IGNORED` where nothing is asked.
-        weight: What a target of each row counts; None: 1.
-    """
-
-    logits: Float[Tensor, "R M S V"]
-    targets: Int[Tensor, "R M S"]
-    weight: Float[Tensor, "R"] | None = None
-
-    @property
-    def nats(self) -> Float[Tensor, "R M S"]:
-        """Cross-entropy of each target."""
-        return cross_entropy(self.logits.permute(0, 3, 1, 2), self.targets, reduction="none")
-
-
-class Measured(NamedTuple):
-    """The same of decoders that have no logits for a single code, but know what each row costs: its targets' shares."""
-
-    nats: Float[Tensor, "R M S"]
-    targets: Int[Tensor, "R M S"]
-    weight: Float[Tensor, "R"] | None = None
 
 
 class TokenRecipe(LightningModule, ABC):
@@ -437,55 +363,6 @@ class DecoderRecipe(TokenRecipe):
         return read(decoder, self.layout, tokens, batch, cond).logits, after.where(after < cards, IGNORED)
 
 
-class Tally:
-    """Nats, targets and bytes of a validation, for each slot of a layout's steps."""
-
-    def __init__(self, layout: Layout):
-        self.slots = len(layout.slots)
-        self.sums = torch.zeros(3, self.slots, dtype=torch.float64)
-
-    def add(
-        self,
-        logits: Float[Tensor, "R M S V"],
-        targets: Int[Tensor, "R M S"],
-        sizes: Int[Tensor, "V"] | None = None,
-        weight: Float[Tensor, "R"] | None = None,
-    ) -> None:
-        """As `count`, of logits."""
-        self.count(Foretold(logits, targets).nats, targets, sizes, weight)
-
-    @torch.no_grad()
-    def count(
-        self,
-        nats: Float[Tensor, "R M S"],
-        targets: Int[Tensor, "R M S"],
-        sizes: Int[Tensor, "V"] | None = None,
-        weight: Float[Tensor, "R"] | None = None,
-    ) -> None:
-        """Count a batch.
-
-        Args:
-            nats: What each target costs.
-            sizes: Bytes of each token, for text.
-            weight: What a target of each row counts; default: 1.
-        """
-        known = targets != IGNORED
-        amount = torch.zeros_like(targets) if sizes is None else sizes.to(targets.device)[targets.clamp(min=0)] * known
-        parts = torch.stack([part.sum(1).double() for part in (nats, known, amount)])
-        self.sums += (parts if weight is None else parts * weight[:, None]).sum(1).cpu()
-
-    def take(self) -> dict[str, Score]:
-        """Nats of each codebook, bits of a code, and of text bits of a byte, by `metric/label`; then begin anew."""
-        nats, count, amount = self.sums
-        asked = [q for q in range(self.slots) if count[q]]
-        scores = {f"cross_entropy/codebook {q}": Score(float(nats[q] / count[q])) for q in asked}
-        scores["bits/code"] = Score(float(nats.sum() / count.sum() / LOG2))
-        if amount.sum():
-            scores["bits/byte"] = Score(float(nats.sum() / amount.sum() / LOG2))
-        self.sums = torch.zeros_like(self.sums)
-        return scores
-
-
 def read(
     decoder: TokenModel,
     layout: Layout,
@@ -503,37 +380,6 @@ def read(
     if decoder.info.depth:
         logits = decoder.depth(hidden, tokens[:, 1:])
     return Output(logits, hidden)
-
-
-def divergence(
-    logits: Float[Tensor, "R M S V"],
-    teacher: Float[Tensor, "R M S V"],
-    targets: Int[Tensor, "R M S"],
-    temperature: float,
-    kind: Divergence = "forward",
-) -> Float[Tensor, ""]:
-    """Mean divergence of the teacher's law p and the student's q over all targets.
-
-    Kullback-Leibler divergence in nats, `forward` KL(p, q) or `reverse` KL(q, p); `jensen-shannon`, the mean of
-    KL(p, m) and KL(q, m), where m is the mean of both; `total-variation`, half the sum of |p - q|, in 0 .. 1.
-
-    Times the squared temperature, or of the total variation times the temperature, so that gradients keep their size at
-    any.
-    """
-    known = targets != IGNORED
-    student, law = (log_softmax(each[known] / temperature, -1) for each in (logits, teacher))
-    possible = law > -torch.inf  # tokens behind a smaller codebook's card have probability 0 in both
-    student, law = student.where(possible, 0), law.where(possible, 0)
-    if kind == "forward":
-        each = law.exp() * (law - student)
-    elif kind == "reverse":
-        each = student.exp() * (student - law)
-    elif kind == "jensen-shannon":
-        middle = torch.logaddexp(law, student) - LOG2
-        each = (law.exp() * (law - middle) + student.exp() * (student - middle)) / 2
-    else:
-        each = (law.exp() - student.exp()).abs() / 2
-    return (each * possible).sum(-1).mean() * temperature ** (1 if kind == "total-variation" else 2)
 
 
 def padding(batch: Mapping[str, Any]) -> float:

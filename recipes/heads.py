@@ -14,21 +14,12 @@ from zoo.codecs.errors import UserError
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.heads import HeadsConfig, MultiTokenHeads, core_of
 from zoo.decoders.sampling.proposers import Heads
-from zoo.recipes.decoder import (
-    CHOICE,
-    IGNORED,
-    OPTIMIZATION,
-    WRITING,
-    Divergence,
-    Foretold,
-    Objective,
-    TokenRecipe,
-    divergence,
-    read,
-)
+from zoo.recipes.decoder import CHOICE, OPTIMIZATION, WRITING, Objective, TokenRecipe, read
+from zoo.recipes.divergence import Divergence, divergence
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Pace, Preview
+from zoo.recipes.tally import IGNORED, Foretold
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import chosen, written
 
@@ -51,7 +42,7 @@ class HeadsRecipe(TokenRecipe):
         steps, seed, optimization, condition_dropout, start_from: See `TokenRecipe`.
         heads, blocks, sequential, shared: See `HeadsConfig`.
         learn_from: The tokens that come, or the decoder's law of them.
-        divergence: From that law; see `zoo.recipes.decoder.divergence`.
+        divergence: From that law; see `zoo.recipes.divergence.divergence`.
         decay: The loss of each head counts so much of that of the one before.
         written: Share of the batches that the decoder goes on with, behind their beginnings.
         prompt: Share of the steps that is given there, at least the first one.

@@ -19,10 +19,11 @@ from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Layout, Parallel
 from zoo.decoders.masked import Hidden, Masking, masked_loss
 from zoo.decoders.sampling import Law, Noise, decode_masked
-from zoo.recipes.decoder import IGNORED, OPTIMIZATION, Foretold, Objective, TokenRecipe
+from zoo.recipes.decoder import OPTIMIZATION, Objective, TokenRecipe
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Preview
 from zoo.recipes.start import adapt
+from zoo.recipes.tally import IGNORED, Foretold
 from zoo.token_facts import positions_of
 
 TRAINING, VALIDATION = 0, 1  # what hidden codes are drawn for

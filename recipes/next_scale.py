@@ -17,9 +17,10 @@ from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Layout, NextScale
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
 from zoo.decoders.sampling import Law, Noise
-from zoo.recipes.decoder import OPTIMIZATION, PREVIEW, Foretold, Objective, TokenRecipe
+from zoo.recipes.decoder import OPTIMIZATION, PREVIEW, Objective, TokenRecipe
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Preview
+from zoo.recipes.tally import Foretold
 
 
 class NextScaleRecipe(TokenRecipe):

@@ -18,10 +18,11 @@ from zoo.decoders.layouts import Layout
 from zoo.decoders.parallel import ParallelDecoder, mean_nats
 from zoo.decoders.sampling import Law, Noise
 from zoo.decoders.unrolled_denoising import decode_unrolled, ruined, unrolled_loss
-from zoo.recipes.decoder import IGNORED, OPTIMIZATION, Foretold, Measured, Objective, TokenRecipe
+from zoo.recipes.decoder import OPTIMIZATION, Objective, TokenRecipe
 from zoo.recipes.masked import TRAINING, VALIDATION, check_cells, steps_inside
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Preview
+from zoo.recipes.tally import IGNORED, Foretold, Measured
 from zoo.token_facts import positions_of
 
 PREVIEW = Preview(steps=8, temperature=0.0)

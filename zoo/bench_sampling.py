@@ -204,13 +204,13 @@ def bench_sampling(
         rows = [_measure(task, weights, items, steps, seed) for task in tasks]
     result = {
         **head(conditions(1, "cpu")),
-        "what": "batch 1, one thread, without reading the prompt. steps_a_pass: emitted steps / forward passes of the "
-        "target. ratio: seconds of one step at a time / seconds of this method, on the same request in the same round: "
-        "median, least and largest over requests; CPU seconds leave out the time in which other processes had the "
-        "processor. same: share of the codes that are those of one step at a time up to the first other one. nats: mean"
-        " negative log-probability of a code under the law. expected: ratio if nothing but forward passes took time, "
-        "from `block`, milliseconds of a pass of so many slots. overhead: CPU seconds outside of all forward passes, "
-        "as a share of those inside the target's",
+        "what": "batch 1, one thread, without reading the prompt. steps_a_pass, codes_a_pass: what came out / forward "
+        "passes of the target. ratio: seconds of one step at a time / seconds of this method, on the same request in "
+        "the same round: median, least and largest over requests; CPU seconds leave out the time in which other "
+        "processes had the processor. same: share of the codes that are those of one step at a time up to the first "
+        "other one. nats: mean negative log-probability of a code under the law. expected: ratio if nothing but forward"
+        " passes took time, from `block`, milliseconds of a pass of so many slots. overhead: CPU seconds outside of all"
+        " forward passes, as a share of those inside the target's",
         "weights": weights,
         "seed": seed,
         "items": items,
@@ -385,6 +385,7 @@ def _row(
         "method": name,
         "exactness": "approximate" if fewer else runs[0].results[0].exactness.value,
         "steps_a_pass": emitted / passes,
+        "codes_a_pass": codes / passes,
         "drafted_a_pass": drafted / passes,
         "accepted_a_pass": accepted / passes,
         "draft_passes_a_pass": drafts / passes,

@@ -16,8 +16,10 @@ from zoo.decoders.depth import DepthConfig, DepthDecoder
 from zoo.decoders.layouts import CoarseFirst, Delay, FrameDepth, Parallel, Raster
 from zoo.decoders.transformer import TransformerConfig
 from zoo.recipes.data.stream import BatchStream, ResumableDataModule
-from zoo.recipes.decoder import IGNORED, DecoderRecipe, Tally, divergence, padding
+from zoo.recipes.decoder import DecoderRecipe, padding
+from zoo.recipes.divergence import divergence
 from zoo.recipes.optimization import Optimization
+from zoo.recipes.tally import IGNORED, Tally
 
 SIZES = (7, 5)
 CORE = TransformerConfig(width=16, layers=2, heads=2)

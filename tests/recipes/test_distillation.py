@@ -13,7 +13,9 @@ from zoo.decoders.layouts import Delay, Parallel
 from zoo.decoders.layouts.base import Special
 from zoo.decoders.sampling import Law, Noise, decode, guidance
 from zoo.recipes.cli import train
-from zoo.recipes.decoder import IGNORED, DecoderRecipe, Distillation, Divergence, divergence
+from zoo.recipes.decoder import DecoderRecipe
+from zoo.recipes.divergence import Distillation, Divergence, divergence
+from zoo.recipes.tally import IGNORED
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import written
 from zoo.token_facts import TokenFacts

@@ -15,9 +15,9 @@ from zoo.decoders.conditioning import ConditionConfig
 from zoo.decoders.layouts import Delay, Parallel, Raster
 from zoo.decoders.masked import MaskedConfig, MaskedDecoder, masked_loss
 from zoo.decoders.transformer import TransformerConfig
-from zoo.recipes.decoder import IGNORED, Tally
 from zoo.recipes.masked import TRAINING, VALIDATION, MaskedRecipe
 from zoo.recipes.preview import Preview
+from zoo.recipes.tally import IGNORED, Tally
 
 LAYOUT = Parallel(SIZES)
 

@@ -20,8 +20,8 @@ from zoo.decoders.transformer import TransformerConfig
 from zoo.decoders.unrolled_denoising import decode_unrolled
 from zoo.recipes.cli import train
 from zoo.recipes.data.spelled_letters import SpelledLetters
-from zoo.recipes.decoder import IGNORED
 from zoo.recipes.parallel import ParallelRecipe, UnrolledRecipe
+from zoo.recipes.tally import IGNORED
 
 CORE = TransformerConfig(16, 1, heads=2, causal=False)
 SOURCE = ConditionConfig(16, text=256, encoder=CORE)
