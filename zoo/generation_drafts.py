@@ -87,7 +87,7 @@ class Maker:
     def __init__(self, decoder: TokenModel, one_code: bool = False):
         self.decoder, self.one_code = decoder, one_code
         self.model = cache(self._model)
-        self.heads = cache(lambda name: heads_of(decoder, name))
+        self.heads = cache(lambda name: heads_of(decoder, name, fewest_bits(decoder)))
         self.head = cache(AcceptanceHead.load)
 
     def made(self, text: str, cond: Conditions | None) -> Proposer:
@@ -176,8 +176,8 @@ def draft_of(decoder: TokenModel, name: str, weights: str = "float32") -> Any:
     return packed(draft, weights)
 
 
-def heads_of(decoder: TokenModel, name: str) -> Any:
-    """The heads of that name, made for this decoder's tokens.
+def heads_of(decoder: TokenModel, name: str, weights: str = "float32") -> Any:
+    """The heads of that name, made for this decoder's tokens, with matrices in that type.
 
     Raises:
         UserError: They are for others, or there are none.
@@ -185,7 +185,7 @@ def heads_of(decoder: TokenModel, name: str) -> Any:
     heads: Any = registry.load_heads(name, next(decoder.parameters()).device)
     if what := decoder.tokens.difference(heads.tokens):
         raise UserError(f"the heads {name} are of another {what}; heads must be made for the decoder")
-    return heads
+    return packed(heads, weights)
 
 
 def amateur_for(decoder: TokenModel, against: str | TokenModel) -> Amateur:
