@@ -10,7 +10,7 @@ from zoo.decoders.autoregressive import AutoregressiveDecoder
 from zoo.decoders.heads import MultiTokenHeads, core_of
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Proposer
-from zoo.decoders.sampling.proposers.trees import Tree
+from zoo.decoders.sampling.proposers.trees import Candidates, Tree
 
 
 class Heads(Proposer):
@@ -73,8 +73,17 @@ class Heads(Proposer):
             ranked = _ranked(ctx.law(logits) + gumbel, logits, self.width)
             return ranked.transpose(2, 3).expand(-1, nodes, -1, -1)
 
-        draft = self._tree.filled(ctx, n, candidates)
+        draft = self._line(ctx, n, candidates) if self.width == 1 else self._tree.filled(ctx, n, candidates)
         return Draft(draft.tokens, draft.count.masked_fill(ctx.length == 1, 0), draft.parent)
+
+    def _line(self, ctx: Context, n: int, candidates: Candidates) -> Draft:
+        """One candidate behind the other: what the tree of width 1 is, without the work for trees."""
+        ways = ctx.last[:, None, None]
+        for level in range(min(n, self.heads.config.heads)):
+            step = ctx.fix(candidates(level, ways)[:, :, 0], (ctx.length + level)[:, None])
+            ways = torch.cat((ways, step[:, None]), 2)
+        tokens = ways[:, 0, 1:]
+        return Draft(tokens, torch.full_like(ctx.length, tokens.shape[1]))
 
 
 def _ranked(

@@ -54,6 +54,7 @@ EVERY = {
     "skipped layer": lambda: EarlyExit([1], confident=0.2),
     "medusa": lambda: Heads(small_heads(False)),
     "hydra": lambda: Heads(small_heads(True)),
+    "hydra in line": lambda: Heads(small_heads(True), width=1),
     "hydra, with the target's own head": lambda: Heads(small_heads(True, shared=True), width=2),
     "staged": lambda: Staged(small_decoder(layers=1, seed=5), NGram()),
     "confident": other,
