@@ -88,16 +88,21 @@ TEXT = [
     *_drafting(f"draft:{DRAFT}", 5, rule="typical"),
     *_drafting(f"draft:{DRAFT}", 5, rule="lenient"),
 ]
-MEDIA = [
+SPOKEN = [
+    *_drafting("jacobi", 2, 4, 8),
+    *_drafting("jacobi", 4, 8, rule="rejection"),
+    *_drafting("jacobi", 8, rule="coupled"),
+    *_drafting("jacobi", 8, rule="gumbel"),
+    *_drafting("recycling", 8),
+    *_drafting("ngram", 4),
+]
+DRAWN = [
     *_drafting("jacobi", 4, 8, 16),
     *_drafting("jacobi", 4, 8, 16, rule="rejection"),
     *_drafting("jacobi", 8, 24, 36, rule="coupled"),
     *_drafting("jacobi", 8, 24, 36, rule="gumbel"),
     *_drafting("recycling", 8),
     *_drafting("ngram", 4),
-]
-DRAWN = [
-    *MEDIA,
     *(Method(f"zipar, window {window}", dict(zipar=window)) for window in (1, 2, 3)),
 ]
 FILLED = [
@@ -138,8 +143,8 @@ class Task:
 TASKS = (
     Task("text", "autoregressive.text", 0.0, TEXT),
     Task("text", "autoregressive.text", 0.8, TEXT),
-    Task("audio", "conditioned.speech-16khz", 0.5, MEDIA, guidance=2.0),
-    Task("audio", "conditioned-depth.speech-16khz", 0.5, MEDIA, guidance=2.0),
+    Task("audio", "conditioned.speech-16khz", 0.5, SPOKEN, guidance=2.0),
+    Task("audio", "conditioned-depth.speech-16khz", 0.5, SPOKEN, guidance=2.0),
     Task("image", "conditioned.shapes", 1.0, DRAWN),
     Task(
         "image",

@@ -159,7 +159,7 @@ def _explain(axes: Axes, result: dict[str, Any]) -> None:
     said = (
         "across: steps a pass of the decoder\nup: times as fast as one step at a time,\n"
         f"median, least and largest of {result['items']} requests\n"
-        "the same: but for rounding; masked decoders:\nas drawn in as many passes without drafts\n\n"
+        "the same: but for rounding\n\n"
         f"one thread of {result['hardware']['cpu']},\nmatrices in {result['weights']}, {result['date'][:10]}"
     )
     axes.text(0.02, 0.52, said, transform=axes.transAxes, fontsize=9, color=INK, va="top", linespacing=1.4)
