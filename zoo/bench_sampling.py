@@ -93,7 +93,6 @@ SPOKEN = [
     *_drafting("jacobi", 4, 8, rule="rejection"),
     *_drafting("jacobi", 8, rule="coupled"),
     *_drafting("jacobi", 8, rule="gumbel"),
-    *_drafting("recycling", 8),
     *_drafting("ngram", 4),
 ]
 DRAWN = [
