@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -27,23 +27,31 @@ class PassClock:
 
 @contextmanager
 def pass_clock(target: TokenModel) -> Generator[PassClock, None, None]:
-    """Time all passes of token models that run inside, on a CPU; passes within passes belong to the outer one."""
-    clock, depth, forward = PassClock(), 0, TokenModel.forward
+    """Time all passes of token models that run inside, on a CPU; passes within passes belong to the outer one.
 
-    @wraps(forward)
-    def timed(model: TokenModel, *args: Any, **options: Any) -> Any:
-        nonlocal depth
-        depth, start = depth + 1, time.process_time()
+    What the target says of the codes of a step, given those before, counts as its passes do (`TokenModel.depth`).
+    """
+    clock, level, forward, depth = PassClock(), 0, TokenModel.forward, target.depth
+
+    def timed(part: str, run: Callable[[], Any]) -> Any:
+        nonlocal level
+        level, start = level + 1, time.process_time()
         try:
-            return forward(model, *args, **options)
+            return run()
         finally:
-            depth -= 1
-            if not depth:
-                part = "target" if target in (model, getattr(model, "model", None)) else "drafts"
+            level -= 1
+            if not level:
                 setattr(clock, part, getattr(clock, part) + time.process_time() - start)
 
-    TokenModel.forward = timed  # type: ignore[method-assign]
+    @wraps(forward)
+    def passed(model: TokenModel, *args: Any, **options: Any) -> Any:
+        part = "target" if target in (model, getattr(model, "model", None)) else "drafts"
+        return timed(part, lambda: forward(model, *args, **options))
+
+    TokenModel.forward = passed  # type: ignore[method-assign]
+    target.__dict__["depth"] = lambda *args: timed("target", lambda: depth(*args))
     try:
         yield clock
     finally:
         TokenModel.forward = forward  # type: ignore[method-assign]
+        del target.__dict__["depth"]
