@@ -16,12 +16,15 @@ STARTERS = {
     "autoregressive.text": dict(prompt="def area(self, width, height):\n    return", steps=24),
     "conditioned.shapes": dict(label="star"),
     "conditioned.speech-16khz": dict(text="yes.", label="slt", steps=30),
+    "conditioned-depth.speech-16khz": dict(text="yes.", label="slt", steps=30),
 }
+CHAINS = ("jacobi", "ngram", "suffix-automaton", "copyspec")  # where codes of a step depend on each other: no trees
 DRAFTING = {
     "autoregressive.text": [  # early exits are for decoders without conditions
         *OF_LAYERS,
         f"draft:{DRAFT}", f"opt-tree:{DRAFT}", f"dyspec:{DRAFT}", f"staged:{DRAFT}+ngram", f"phrases+draft:{DRAFT}",
         f"suffix-automaton+draft:{DRAFT}", "bandit+ngram+copyspec", "exp3+jacobi+ngram",
+        "heads:heads.text", "heads:heads.text,width=1", "suffix-automaton:shortest=3+heads:heads.text,width=1",
     ],
 }  # fmt: skip
 
@@ -39,7 +42,7 @@ def loaded(name: str):
 def shipped():
     for name in STARTERS:
         if name in zoo.list_models():
-            for proposer in [*NAMES, *DRAFTING.get(name, ())]:
+            for proposer in CHAINS if "depth" in name else [*NAMES, *DRAFTING.get(name, ())]:
                 yield name, f"{proposer}:3" if proposer == "early-exit" else proposer
 
 
