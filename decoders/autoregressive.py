@@ -103,6 +103,12 @@ class AutoregressiveDecoder(TokenModel):
         return [Output(self.heads(hidden), hidden) for hidden in hiddens]
 
 
+def core_of(model: TokenModel) -> AutoregressiveDecoder | None:
+    """The model itself, or what is behind its conditions, if that is such a decoder."""
+    core = getattr(model, "decoder", model)
+    return core if isinstance(core, AutoregressiveDecoder) else None
+
+
 class PartialDecoder(TokenModel):
     """The same weights, run through some depths only: an early exit, or with layers left out, as a draft of the whole.
 

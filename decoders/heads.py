@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, rms_norm, silu
 
 from zoo.decoders.autoregressive import AutoregressiveDecoder
-from zoo.decoders.base import DecoderInfo, TokenModel
+from zoo.decoders.base import DecoderInfo
 from zoo.decoders.embedding import CodeEmbedding, CodeHeads
 
 
@@ -186,12 +186,6 @@ class MultiTokenHeads(nn.Module):
                 for logits, targets in self.ahead(hidden, tokens, decoder)
             ]
         )
-
-
-def core_of(decoder: TokenModel) -> AutoregressiveDecoder | None:
-    """What heads can begin as, or share with: the decoder itself, or what is behind its conditions, if it is such."""
-    core = getattr(decoder, "decoder", decoder)
-    return core if isinstance(core, AutoregressiveDecoder) else None
 
 
 class ResidualBlock(nn.Module):

@@ -71,13 +71,13 @@ def has_one_code(layout: Layout) -> bool:
     return isinstance(layout, Flat) and len(layout.sizes) > 1 and not layout.end
 
 
-def code_of(layout: Layout, tokens: Int[Tensor, "*rows N S"], shape: Shape, first: int = 0) -> Int[Tensor, "*rows N 1"]:
-    """The free code of each of those steps, from step `first` on; of structure, its id in `OneCode`.
+def code_of(layout: Layout, tokens: Int[Tensor, "*rows N S"], shape: Shape) -> Int[Tensor, "*rows N 1"]:
+    """The free code of each of the first steps; of structure, its id in `OneCode`.
 
     Args:
         tokens: -1 where none is known.
     """
-    places = layout.coords(shape)[first : first + tokens.shape[-2]].to(tokens.device)
+    places = layout.coords(shape)[: tokens.shape[-2]].to(tokens.device)
     cards = torch.tensor(layout.cards, device=tokens.device)
     book = (places >= 0).int().argmax(-1, keepdim=True)  # of structure, the first
     found = tokens.gather(-1, book.expand(*tokens.shape[:-1], 1))

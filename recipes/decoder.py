@@ -19,7 +19,8 @@ from zoo.codecs.errors import UserError
 from zoo.decoders.base import Output, TokenModel
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.layouts import Layout
-from zoo.decoders.sampling import Noise
+from zoo.decoders.sampling import Noise, guidance
+from zoo.decoders.sampling.law import combined
 from zoo.recipes.divergence import Distillation, divergence
 from zoo.recipes.ema import WeightAverage
 from zoo.recipes.metrics import Score
@@ -73,6 +74,7 @@ class TokenRecipe(LightningModule, ABC):
         condition_dropout: Share of rows trained without their conditions, for guidance.
         preview: What validation shows in TensorBoard; None: nothing.
         start_from: Checkpoint whose weights to begin with instead of random ones; see `zoo.recipes.start.trained`.
+        adapt_from: The same of another kind of decoder, of the same width and layers, as far as it has them.
 
     Raises:
         UserError: The layout's tokens are not the decoder's.
@@ -88,6 +90,7 @@ class TokenRecipe(LightningModule, ABC):
         condition_dropout: float,
         preview: Preview | None,
         start_from: str | None,
+        adapt_from: str | None = None,
     ):
         super().__init__()
         if decoder.info.cards != layout.cards:
@@ -97,6 +100,8 @@ class TokenRecipe(LightningModule, ABC):
             )
         self.steps, self.seed, self.optimization = steps, seed, optimization
         self.condition_dropout, self.preview = condition_dropout, preview
+        if adapt_from is not None:
+            adapt(decoder, adapt_from)
         if start_from is not None:
             start(decoder, start_from)
         self.decoder, self.layout = decoder, layout
@@ -258,10 +263,8 @@ class DecoderRecipe(TokenRecipe):
     Args:
         decoder: What to train.
         layout: How codes become its steps.
-        steps, seed, optimization, condition_dropout, preview, start_from: See `TokenRecipe`.
+        steps, seed, optimization, condition_dropout, preview, start_from, adapt_from: See `TokenRecipe`.
         distillation: Learn from a teacher, too.
-        adapt_from: Checkpoint of another kind of decoder, of the same width and layers, whose weights to begin with as
-            far as it has them, as `zoo.load` takes it.
 
     Raises:
         UserError: The layout's tokens are not the decoder's, or it is not causal.
@@ -282,9 +285,7 @@ class DecoderRecipe(TokenRecipe):
     ):
         if not decoder.info.causal:
             raise UserError("this recipe predicts the next step and needs a causal decoder")
-        if adapt_from is not None:
-            adapt(decoder, adapt_from)
-        super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
+        super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from, adapt_from)
         self.distillation = distillation
         self.teacher: Teacher | None = None
 
@@ -327,12 +328,9 @@ class DecoderRecipe(TokenRecipe):
         self, tokens: Int[Tensor, "R N S"], batch: Mapping[str, Any], cond: Conditions | None
     ) -> Float[Tensor, "R M S V"]:
         """The teacher's logits."""
-        law, _ = self.predict(self.teacher.decoder, tokens, batch, cond)
-        scale = self.distillation.guidance
-        if scale == 1:
-            return law
-        alone, _ = self.predict(self.teacher.decoder, tokens, batch, None)
-        return (scale * law + (1 - scale) * alone).where(law.isfinite(), law)  # impossible is impossible in both
+        weights = guidance(self.distillation.guidance)
+        streams = [self.predict(self.teacher.decoder, tokens, batch, each)[0] for each in (cond, None)[: len(weights)]]
+        return combined(torch.cat(streams), weights)
 
     def goes_on_alone(self, number: int) -> bool:
         """Whether batch `number` is to be gone on with instead of the data's own."""

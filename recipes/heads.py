@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from zoo.codecs.errors import UserError
+from zoo.decoders.autoregressive import core_of
 from zoo.decoders.conditioning import Conditions
-from zoo.decoders.heads import HeadsConfig, MultiTokenHeads, core_of
+from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 from zoo.decoders.sampling.proposers import Heads
 from zoo.recipes.decoder import CHOICE, OPTIMIZATION, WRITING, Objective, TokenRecipe, read
 from zoo.recipes.divergence import Divergence, divergence

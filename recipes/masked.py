@@ -22,7 +22,6 @@ from zoo.decoders.sampling import Law, Noise, decode_masked
 from zoo.recipes.decoder import OPTIMIZATION, Objective, TokenRecipe
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Preview
-from zoo.recipes.start import adapt
 from zoo.recipes.tally import IGNORED, Foretold
 from zoo.token_facts import positions_of
 
@@ -45,8 +44,8 @@ class MaskedRecipe(TokenRecipe):
             log-likelihood of a code, and validation tells the bound. Else all hidden codes count the same.
         finer: How much the finer codebooks of rows hidden by level count, beside what is hidden. Decoding never asks
             for them that early, but a pass then teaches of all codes instead of a sixth.
-        adapt_from: Checkpoint of a causal decoder of the same width and layers whose weights to begin with, as far as
-            it has them, as `zoo.load` takes it: it learned from all codes in each pass, not from hidden ones alone.
+        adapt_from: See `TokenRecipe`. A causal decoder is worth beginning with: it learned from all codes in each pass,
+            not from hidden ones alone.
         preview: What validation shows in TensorBoard: the first item of a batch, of which the first cells are given and
             all others are filled in, in so many `steps`, by level in as many for each codebook.
 
@@ -75,9 +74,7 @@ class MaskedRecipe(TokenRecipe):
                 "this recipe needs a decoder that is not causal and knows a mask token, such as a MaskedDecoder"
             )
         check_cells(layout)
-        if adapt_from is not None:
-            adapt(decoder, adapt_from)
-        super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
+        super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from, adapt_from)
         self.masking = from_json(Masking, {"cards": layout.cards} | (masking or {}), "masking")
         if self.masking.cards != layout.cards:
             raise UserError(f"masking of cards {self.masking.cards}, the layout's are {layout.cards}; leave them out")

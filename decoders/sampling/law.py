@@ -144,6 +144,21 @@ def guidance(scale: float) -> tuple[float, ...]:
     return (1.0,) if scale == 1 else (scale, 1.0 - scale)
 
 
+def combined(
+    logits: Float[Tensor, "C_times_R *rest"], weights: tuple[float, ...], plausible: float | None = None
+) -> Float[Tensor, "R *rest"]:
+    """The signed sum of streams; see `LawState.combine`."""
+    if len(weights) == 1:
+        return logits if weights[0] == 1 else logits * weights[0]
+    parts = logits.float().chunk(len(weights))
+    total = torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum(0)
+    forbidden = torch.stack([part.isneginf() for weight, part in zip(weights, parts, strict=True) if weight > 0])
+    forbidden = forbidden.any(0)
+    if plausible is not None:
+        forbidden |= parts[0] < parts[0].amax(-1, keepdim=True) + math.log(plausible)
+    return total.masked_fill(forbidden, -math.inf)
+
+
 class LawState:
     """A law behind a prefix: R rows, one tracker for each of its processors.
 
@@ -165,16 +180,7 @@ class LawState:
 
         What a stream of positive weight forbids stays forbidden, and so does what the first one finds implausible.
         """
-        weights, plausible = self.law.streams, self.law.plausible
-        if len(weights) == 1:
-            return logits if weights[0] == 1 else logits * weights[0]
-        parts = logits.float().chunk(len(weights))
-        total = torch.stack([weight * part for weight, part in zip(weights, parts, strict=True)]).sum(0)
-        forbidden = torch.stack([part.isneginf() for weight, part in zip(weights, parts, strict=True) if weight > 0])
-        forbidden = forbidden.any(0)
-        if plausible is not None:
-            forbidden |= parts[0] < parts[0].amax(-1, keepdim=True) + math.log(plausible)
-        return total.masked_fill(forbidden, -math.inf)
+        return combined(logits, self.law.streams, self.law.plausible)
 
     def __call__(self, logits: Float[Tensor, "R S Q V"]) -> Float[Tensor, "R S Q V"]:
         """Log-probabilities of what comes behind the prefix; of each of S logits there."""

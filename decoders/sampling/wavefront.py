@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from zoo.decoders.autoregressive import AutoregressiveDecoder
+from zoo.decoders.autoregressive import core_of
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.checks import fitting
 from zoo.decoders.sampling.draft import Draft
@@ -139,8 +139,8 @@ class _Flight:
         cond: Any,
         positions: Int[Tensor, "#R T *axes"] | None,
     ):
-        core = getattr(model, "decoder", model)
-        shape = core.config.transformer if isinstance(core, AutoregressiveDecoder) else None
+        core = core_of(model)
+        shape = None if core is None else core.config.transformer
         if shape is None or not shape.inject or not shape.prelude:
             raise ValueError(
                 f"{type(model).__name__} does not loop on what a prelude injects; give an AutoregressiveDecoder with "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.decoders.autoregressive import AutoregressiveDecoder, PartialDecoder
+from zoo.decoders.autoregressive import PartialDecoder, core_of
 from zoo.decoders.base import TokenModel
 from zoo.decoders.one_code import OneCode
 from zoo.decoders.sampling.draft import Draft
@@ -49,10 +49,10 @@ class EarlyExit(Proposer):
             ValueError: One whose layers cannot be left out.
         """
         seen = ctx.model
-        target = seen.model if isinstance(seen, OneCode) else seen
-        target = getattr(target, "decoder", target)
-        if not isinstance(target, AutoregressiveDecoder):
-            raise ValueError(f"{type(target).__name__} exits nowhere early; give an AutoregressiveDecoder")
+        whole = seen.model if isinstance(seen, OneCode) else seen
+        target = core_of(whole)
+        if target is None:
+            raise ValueError(f"{type(whole).__name__} exits nowhere early; give an AutoregressiveDecoder")
         part = PartialDecoder(target, depths)
         return OneCode(part, seen.layout) if isinstance(seen, OneCode) else part
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from zoo.decoders.autoregressive import AutoregressiveDecoder
-from zoo.decoders.heads import MultiTokenHeads, core_of
+from zoo.decoders.autoregressive import AutoregressiveDecoder, core_of
+from zoo.decoders.heads import MultiTokenHeads
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Proposer
 from zoo.decoders.sampling.proposers.trees import Candidates, Tree
