@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from zoo.bench import deliver, head, one_thread, speed, timed, times_as_fast
 from zoo.bench_decoders import THEIRS, as_llama, generate, loaded
-from zoo.bench_sampling import DRAFT, PLAIN, jobs_of
+from zoo.bench_requests import jobs_of
+from zoo.bench_sampling import DRAFT, PLAIN
 from zoo.codecs.errors import UserError
 from zoo.decoders.autoregressive import AutoregressiveDecoder
 from zoo.decoders.base import TokenModel

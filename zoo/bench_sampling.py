@@ -8,45 +8,34 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-import zoo
-from zoo import checkpoints, registry
+from zoo import registry
 from zoo.bench import deliver, head, one_thread, timed
+from zoo.bench_judges import Judge, judge_of
+from zoo.bench_requests import Job, jobs_of
 from zoo.codecs.errors import UserError
-from zoo.decoders.conditioning import Conditions
 from zoo.decoders.sampling import Result
 from zoo.decoders.sampling.proposers import DraftModel
 from zoo.generation_codes import Codes, Sampling, draw_codes
-from zoo.generation_media import as_media, as_tokens
-from zoo.generation_request import request_for, sampling_for
+from zoo.generation_request import sampling_for
 from zoo.generation_weights import packed
 from zoo.pass_clock import pass_clock
-from zoo.picture_classes import Labelled, accuracy
-from zoo.picture_classes import load as load_judge
 from zoo.scoring import conditions
 
 PLAIN = "one step at a time"
-PROMPT = 1200  # characters of a source file that a text goes on with
+EACH = 1000  # passes for a codebook: more than it has places, each of which then has its own
 BLOCKS = (1, 2, 3, 4, 5, 6, 8, 9, 13, 17, 25, 33, 37)  # slots of a forward pass that are timed
-SENTENCES = (
-    "the morning train was late again, so we walked along the river instead.",
-    "please leave your name and number after the tone.",
-    "nobody knew how the old clock in the tower kept its time.",
-    "she opened the window and heard the sea for the first time in years.",
-    "there are seven new messages, and one of them is important.",
-    "if you want to hear this again, press four.",
-)
 
 
 @dataclass(frozen=True)
@@ -104,14 +93,19 @@ DRAWN = [
     *_drafting("ngram", 4),
     *(Method(f"zipar, window {window}", dict(zipar=window)) for window in (1, 2, 3)),
 ]
+ONE_PLACE = Method("one place a pass", dict(passes=[EACH] * 4))
+HALVED = Method("half as many passes for each finer codebook")
 FILLED = [
-    Method("half as many passes for each finer codebook"),
-    Method("the same, rescored", dict(chooser="rescored")),
-    Method("the same, entropy", dict(chooser="entropy")),
+    Method("as many, rescored", dict(chooser="rescored")),
+    Method("as many, entropy", dict(chooser="entropy")),
     Method("local-leap", dict(chooser="local-leap")),
     Method("threshold", dict(chooser="threshold")),
     Method("prophet", dict(chooser="prophet")),
 ]
+
+
+def _ahead(plain: Method) -> Method:
+    return Method(f"{plain.name}, drafting 3 steps ahead", plain.options | dict(proposer="self", window=3))
 
 
 @dataclass(frozen=True)
@@ -139,33 +133,16 @@ class Task:
         return f"{self.medium}, temperature {self.temperature:g}"
 
 
+MASKED = [_ahead(ONE_PLACE), HALVED, *FILLED]
 TASKS = (
     Task("text", "autoregressive.text", 0.0, TEXT),
     Task("text", "autoregressive.text", 0.8, TEXT),
     Task("audio", "conditioned.speech-16khz", 0.5, SPOKEN, guidance=2.0),
     Task("audio", "conditioned-depth.speech-16khz", 0.5, SPOKEN, guidance=2.0),
+    Task("audio", "conditioned-masked.speech-16khz", 0.5, [_ahead(HALVED), *FILLED], 3.0, HALVED),
     Task("image", "conditioned.shapes", 1.0, DRAWN),
-    Task(
-        "image",
-        "conditioned-masked.shapes",
-        1.0,
-        FILLED,
-        2.0,
-        Method("one place a pass", dict(passes=[36] * 4)),
-        "conditioned.shapes",
-    ),
+    Task("image", "conditioned-masked.shapes", 1.0, MASKED, 2.0, ONE_PLACE, "conditioned.shapes"),
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One row to draw."""
-
-    shape: tuple[int, ...]
-    cond: Conditions | None = None
-    prompt: Codes | None = None
-    stop: int | None = None
-    label: int = -1
 
 
 def bench_sampling(
@@ -214,7 +191,8 @@ def bench_sampling(
         "processes had the processor. same: share of the codes that are those of one step at a time up to the first "
         "other one. nats: mean negative log-probability of a code under the law. expected: ratio if nothing but forward"
         " passes took time, from `block`, milliseconds of a pass of so many slots. overhead: CPU seconds outside of all"
-        " forward passes, as a share of those inside the target's",
+        " forward passes, as a share of those inside the target's. quality: share of the pictures that show what was "
+        "asked for (accuracy), share of the words that a recogniser misunderstands (word_errors)",
         "weights": weights,
         "seed": seed,
         "items": items,
@@ -238,7 +216,7 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
         for name, sampling in ways.items():
             found[name].append(run(decoder, job, number, sampling))
     plain = found[task.plain.name]
-    judge = _judge(task.judge or task.decoder, decoder)
+    judge = judge_of(task.medium, task.judge or task.decoder, decoder)
     rows = [_row(name, runs, plain, jobs, ways[name], block, judge) for name, runs in found.items()]
     return {
         "medium": task.medium,
@@ -250,29 +228,6 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
         "block": {str(slots): 1e3 * seconds for slots, seconds in (block or {}).items()},
         "methods": rows,
     }
-
-
-def jobs_of(medium: str, decoder: Any, items: int, steps: int) -> list[Job]:
-    """Requests: sources of this package to go on with, sentences to say, and pictures of each class."""
-    facts = decoder.tokens
-    if medium == "text":
-        files = sorted(Path(zoo.__file__).parent.glob("*.py"), key=lambda path: -path.stat().st_size)[:items]
-        stop = facts.vocabulary.end
-        most = decoder.info.context - steps
-        given = [facts.vocabulary.encode(path.read_text()[:PROMPT])[:most] for path in files]
-        return [Job((len(ids) + steps,), None, torch.tensor(ids)[None], stop) for ids in given]
-    if medium == "image":
-        labels = [number % max(1, len(facts.labels)) for number in range(items)]
-        return [Job(facts.grid, Conditions(torch.tensor([label])), label=label) for label in labels]
-    jobs = []
-    for number in range(items):
-        label = number % max(1, len(facts.labels))
-        text = SENTENCES[number % len(SENTENCES)]
-        asked = request_for(decoder, medium, None, text, label, None, None, None, 1, None)
-        cond = asked.conditions(decoder, 1, [text]) or Conditions()
-        durations = decoder.durations(cond)
-        jobs.append(Job((round(float(durations.sum()) * 1.25) + 8,), replace(cond, durations=durations), label=label))
-    return jobs
 
 
 @dataclass(frozen=True)
@@ -291,10 +246,6 @@ class Run:
     cpu: float
     inside: float
     outside: float
-
-
-Judge = Callable[[Sequence[Run], Sequence[Job]], float]
-"""The share of pictures that show what was asked for."""
 
 
 def run(decoder: Any, job: Job, number: int, sampling: Sampling) -> Run:
@@ -343,25 +294,6 @@ def block_times(
     return found
 
 
-def _judge(name: str, decoder: Any) -> Judge | None:
-    """By the classifier that is bundled with a decoder of pictures, if there is one."""
-    folder = (Path(name) if Path(name).is_dir() else checkpoints.folder(name)) / "judge"
-    if not folder.is_dir():
-        return None
-    classifier, codec, facts = load_judge(folder)[0], registry.load_codec(decoder.tokens.codec, "cpu"), decoder.tokens
-
-    def shown(each: Run) -> UInt8[Tensor, "3 H W"]:
-        height, width = (side * codec.info.hop for side in each.codes.shape[1:])
-        picture = as_media(as_tokens(each.codes, codec, facts, (height, width)), codec)
-        return (picture * 255).round().clamp(0, 255).to(torch.uint8)
-
-    def accuracy_of(runs: Sequence[Run], jobs: Sequence[Job]) -> float:
-        labels = torch.tensor([job.label for job in jobs])
-        return accuracy(classifier, Labelled(torch.stack([shown(each) for each in runs]), labels))
-
-    return accuracy_of
-
-
 def _row(
     name: str,
     runs: list[Run],
@@ -399,7 +331,7 @@ def _row(
         "overhead": sum(each.outside for each in runs) / sum(each.inside for each in runs),
         "same": statistics.mean(same(ours.codes, theirs.codes) for ours, theirs in zip(runs, plain, strict=True)),
         "nats": None if sampling.law.certain else -float(logp.sum()) / codes,
-        "accuracy": None if judge is None else judge(runs, jobs),
+        "quality": {} if judge is None else judge([each.codes for each in runs], jobs),
     }
 
 
@@ -438,10 +370,14 @@ def draft_seconds(sampling: Sampling) -> float:
 
 def _table(row: dict[str, Any]) -> Table:
     title = f"{row['decoder']}, temperature {row['temperature']:g}"
-    table = Table("method", "exactness", "steps / pass", "codes / s", "ratio, wall", "expected", "same", title=title)
+    columns = ("method", "exactness", "steps / pass", "codes / s", "ratio, wall", "expected", "same")
+    measured = [name.replace("_", " ") for name in row["methods"][0]["quality"]]
+    table = Table(*columns, *measured, title=title)
     for method in row["methods"]:
         wall = "{:.2f} ({:.2f} to {:.2f})".format(*method["ratio"]["wall"])
         numbers = [f"{method[key]:.2f}" for key in ("steps_a_pass", "codes_a_second")]
         expected = f"{method['expected']:.2f}" if "expected" in method else ""
-        table.add_row(method["method"], method["exactness"], *numbers, wall, expected, f"{method['same']:.0%}")
+        quality = [f"{value:.0%}" for value in method["quality"].values()]
+        told = [expected, f"{method['same']:.0%}", *quality]
+        table.add_row(method["method"], method["exactness"], *numbers, wall, *told)
     return table

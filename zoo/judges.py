@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,11 @@ def voice_of(signal: Signal, rate: int) -> np.ndarray:
 
     encoder = _encoder(resemblyzer.VoiceEncoder)
     return encoder.embed_utterance(resemblyzer.normalize_volume(_at_16khz(signal, rate), -30, increase_only=False))
+
+
+def listens() -> bool:
+    """Whether the recogniser is installed."""
+    return find_spec("pocketsphinx") is not None
 
 
 JUDGES = {"dnsmos": dnsmos, "plcmos": plcmos, "word_errors": word_errors}

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from small_generators import picture_decoder, text_decoder
+from small_generators import (
+    masked_speech_decoder,
+    picture_decoder,
+    save_speech_codec,
+    speech_decoder,
+    text_decoder,
+)
 
 from zoo import checkpoint
 from zoo.bench_sampling import BLOCKS, PLAIN, Method, Run, Task, bench_sampling, ratios, same
@@ -95,3 +102,19 @@ def test_what_is_the_same_ends_with_the_first_other_step():
     one, other = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 4]]), torch.tensor([[1, 2, 3, 4], [1, 2, 0, 4]])
     assert same(one, one) == 1 and same(other, one) == 0.5 and same(one[:, :3], one) == 0.75
     assert same(one.view(2, 2, 2), other.view(2, 2, 2)) == 0.5
+
+
+@pytest.mark.parametrize("decoder", [speech_decoder, masked_speech_decoder])
+def test_speech_is_listened_to(decoders, decoder, tmp_path, capsys):
+    """What weights of chance say, nobody understands; what fills in takes as many passes as it has places."""
+    codec = save_speech_codec(tmp_path / "speech")
+    model = decoder(codec, context=400)
+    model.tokens = replace(model.tokens, codec=str(tmp_path / "speech"))
+    checkpoint.save(model, tmp_path / "decoder")
+    masked = decoder is masked_speech_decoder
+    plain = Method("plain", dict(passes=[400] * 3) if masked else {})
+    method = Method("other", dict(proposer="self", passes=[400] * 3) if masked else dict(proposer="jacobi"))
+    task = Task("audio", str(tmp_path / "decoder"), 1.0, [method], plain=plain)
+    row, found = bench_sampling(as_json=True, tasks=[task], items=2)["rows"][0]["methods"]
+    assert row["quality"]["word_errors"] == found["quality"]["word_errors"] >= 0.9
+    assert found["exactness"] == "identical" and found["same"] == 1 and row["steps_a_pass"] == 1
