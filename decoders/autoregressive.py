@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -88,6 +88,10 @@ class AutoregressiveDecoder(TokenModel):
         hidden, _ = self.transformer(x, positions, state, block_mask, depths)
         return Output(self.heads(hidden), hidden)
 
+    def run_one(self, books: Int[Tensor, "R N"], tokens: Tensor, positions: Tensor, *rest: Any) -> Output:
+        hidden, _ = self.transformer(self.embedding(tokens, positions), positions, *rest)
+        return Output(self.heads.of(hidden, books)[:, :, None], hidden)
+
     def exits(
         self,
         tokens: Int[Tensor, "R N Q"],
@@ -147,3 +151,6 @@ class PartialDecoder(TokenModel):
         block_mask: Bool[Tensor, "#R N N"] | None,
     ) -> Output:
         return self.whole.run(tokens, positions, state, block_mask, self.depths)
+
+    def run_one(self, books: Int[Tensor, "R N"], *block: Any) -> Output:
+        return self.whole.run_one(books, *block, self.depths)

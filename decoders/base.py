@@ -117,6 +117,14 @@ class TokenModel(nn.Module, ABC):
     ) -> Output:
         """`forward` with its arguments checked and its positions filled in."""
 
+    def run_one(self, books: Int[Tensor, "R N"], *block: Any) -> Output:
+        """`run(*block)` where a single codebook of each slot is asked for: logits `[R, N, 1, V]`.
+
+        A decoder whose heads can do less than all overrides it.
+        """
+        logits, hidden = self.run(*block)
+        return Output(logits.gather(2, books[..., None, None].expand(-1, -1, 1, logits.shape[3])), hidden)
+
     def forward(
         self,
         tokens: Int[Tensor, "R N Q"],

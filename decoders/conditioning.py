@@ -315,6 +315,12 @@ class ConditionedDecoder(TokenModel):
         state = self.init_state(len(tokens), 0) if state is None else state
         return self.decoder.run(tokens, positions, state, block_mask)
 
+    def run_one(
+        self, books: Int[Tensor, "R N"], tokens: Tensor, positions: Tensor, state: State | None, *rest: Any
+    ) -> Output:
+        state = self.init_state(len(tokens), 0) if state is None else state
+        return self.decoder.run_one(books, tokens, positions, state, *rest)
+
     def depth(self, hidden: Float[Tensor, "R N D"], codes: Int[Tensor, "R N Q"]) -> Float[Tensor, "R N Q V"]:
         return self.decoder.depth(hidden, codes)
 

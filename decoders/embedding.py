@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad
+
+from zoo.decoders.fast import HalfLinear
 
 
 class CodeEmbedding(nn.Module):
@@ -79,3 +81,24 @@ class CodeHeads(nn.Module):
         largest = max(self.cards)
         parts = [part[..., :card] for part, card in zip(logits.split(self.sizes, -1), self.cards, strict=True)]
         return torch.stack([pad(part, (0, largest - part.shape[-1]), value=float("-inf")) for part in parts], -2)
+
+    def of(self, hidden: Float[Tensor, "R N D"], books: Int[Tensor, "R N"]) -> Float[Tensor, "R N V"]:
+        """`forward` of a single codebook for each slot, without the work for all others."""
+        asked, order = books.flatten().sort()
+        slots = hidden.flatten(0, 1)[order].split(asked.bincount(minlength=len(self.cards)).tolist())
+        parts, last = [], 0
+        for part, card, size in zip(slots, self.cards, self.sizes, strict=True):
+            first, last = last, last + size
+            if len(part):
+                logits = self._rows(part, first, last)[:, :card].float()
+                parts.append(pad(logits, (0, max(self.cards) - card), value=float("-inf")))
+        logits = torch.cat(parts)
+        logits = torch.empty_like(logits).index_copy(0, order, logits)
+        return logits.unflatten(0, hidden.shape[:2])
+
+    def _rows(self, x: Float[Tensor, "M D"], first: int, last: int) -> Float[Tensor, "M size"]:
+        """The product with these rows of the matrix."""
+        if isinstance(self.product, HalfLinear):
+            return self.product.rows(x, first, last)
+        bias = self.product.bias
+        return linear(x, self.product.weight[first:last], None if bias is None else bias[first:last])

@@ -94,9 +94,18 @@ class HalfLinear(nn.Module):
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.packed = torch.ops.quantized.linear_prepack_fp16(linear.weight.detach(), linear.bias)
+        self._parts: dict[tuple[int, int], torch.ScriptObject] = {}
 
     def forward(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows E"]:
         return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+
+    def rows(self, x: Float[Tensor, "*rows D"], first: int, last: int) -> Float[Tensor, "*rows part"]:
+        """Of some outputs alone, whose rows of the matrix are packed once more when they are first asked for."""
+        if (first, last) not in self._parts:
+            weight, bias = torch.ops.quantized.linear_unpack_fp16(self.packed)
+            part = weight[first:last].contiguous(), None if bias is None else bias[first:last].contiguous()
+            self._parts[first, last] = torch.ops.quantized.linear_prepack_fp16(*part)
+        return torch.ops.quantized.linear_dynamic_fp16(x, self._parts[first, last])
 
 
 def _linears(model: nn.Module) -> dict[str, nn.Linear]:

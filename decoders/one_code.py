@@ -61,9 +61,8 @@ class OneCode(TokenModel):
         cards = self.cards.to(tokens.device)
         wide = (cards + Special.PAD).expand(*tokens.shape[:2], -1).scatter(2, book[..., None], tokens)
         wide = torch.where(tokens < card, wide, cards + tokens - card)
-        logits, hidden = self.model.run(wide, positions, state, block_mask)
         after = torch.where(tokens[..., 0] < card, (book + 1) % books, 0)
-        return Output(logits.gather(2, after[..., None, None].expand(-1, -1, 1, logits.shape[3])), hidden)
+        return self.model.run_one(after, wide, positions, state, block_mask)
 
 
 def has_one_code(layout: Layout) -> bool:

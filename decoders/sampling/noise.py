@@ -93,6 +93,35 @@ class Quiet(Noise):
         return torch.zeros((1, 1, 1, 1), device=steps.device)
 
 
+class SlidingGumbel:
+    """`Noise.gumbel` for windows that slide along: numbers of steps that the last window had are not made again.
+
+    Each row's steps follow each other without gaps. Noise of another stream, as of another round, is made anew.
+    """
+
+    def __init__(self) -> None:
+        self._noise: Noise | None = None
+        self._first: Int[Tensor, "R 1"]
+        self._made: Float[Tensor, "R S Q V"]
+
+    def __call__(
+        self, noise: Noise, steps: Int[Tensor, "R S"], codebooks: int, vocabulary: int
+    ) -> Float[Tensor, "#R #S #Q #V"]:
+        if isinstance(noise, Quiet) or not steps.shape[1]:
+            return noise.gumbel(steps, codebooks, vocabulary)
+        kept = steps[:, :0]
+        if noise == self._noise:
+            index = steps - self._first
+            held = ((index >= 0) & (index < self._made.shape[1])).all(0)
+            kept = index[:, : int(held.long().cumprod(0).sum())]
+        made = noise.gumbel(steps[:, kept.shape[1] :], codebooks, vocabulary)
+        if kept.numel():
+            row = torch.arange(len(steps), device=steps.device)[:, None]
+            made = torch.cat((self._made[row, kept], made), 1)
+        self._noise, self._first, self._made = noise, steps[:, :1], made
+        return made
+
+
 def _signed(word: int) -> int:
     """The same 64 bits as a signed number, as torch has them."""
     return word - 2**64 if word >> 63 else word

@@ -4,6 +4,8 @@ import pytest
 import torch
 from small_decoders import CARDS, small_decoder
 
+from zoo.decoders.base import TokenModel
+from zoo.decoders.fast import WEIGHTS, for_decoding
 from zoo.decoders.layouts import Delay, Flat
 from zoo.decoders.one_code import OneCode, code_of
 from zoo.decoders.sampling import Law, Noise, decode, guidance
@@ -28,10 +30,24 @@ def packed(layout, shape, rows=2):
     return layout.pack(codes)
 
 
+class Unaware(TokenModel):
+    """A decoder that knows nothing of single codebooks."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.info, self.init_state, self.run = model, model.info, model.init_state, model.run
+
+    info = init_state = run = None
+
+
 @pytest.mark.parametrize("shape", GRIDS)
 @pytest.mark.parametrize(("begin", "axes"), [(True, True), (True, False), (False, False)])
-def test_its_logits_are_those_of_the_code_that_is_free(shape, begin, axes):
-    model, layout, positions = flat(shape, begin, axes)
+@pytest.mark.parametrize("kind", ["plain", "biased", "tied", "unaware", "columns", "float16"])
+def test_its_logits_are_those_of_the_code_that_is_free(shape, begin, axes, kind):
+    model, layout, positions = flat(shape, begin, axes, tied=kind == "tied", head_bias=kind in ("biased", "float16"))
+    if kind in ("columns", "float16"):
+        model = for_decoding(model.float(), WEIGHTS["float16" if kind == "float16" else "float32"])
+    model = Unaware(model).eval() if kind == "unaware" else model
     tokens = packed(layout, shape)
     steps = tokens.shape[1]
     positions = positions.expand(2, *positions.shape)

@@ -10,6 +10,7 @@ from zoo.decoders.layouts import Layout
 from zoo.decoders.layouts.base import Shape
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import draw
+from zoo.decoders.sampling.noise import SlidingGumbel
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer, write_line
 
 AXES = {"left": -1, "above": -2}
@@ -29,7 +30,8 @@ class Jacobi(Proposer):
 
     Each guess goes with the law that it was drawn from in this very round, which is what makes the last two exact.
 
-    Cost: no forward pass; one draw of a token for each slot. Laws of a round are kept until the next one.
+    Cost: no forward pass; one draw of a token for each slot. Laws of a round, and noise that is the same in all rounds,
+    are kept until the next one.
 
     Args:
         guess: What stands in slots of which the target has said nothing yet. "random": any token, of temperature 0 the
@@ -66,6 +68,7 @@ class Jacobi(Proposer):
         self._begin: Int[Tensor, "R"]
         self._near: Int[Tensor, "T Q"] | None = None  # place in `ctx.tokens.flatten(1)` that is copied; -1: none
         self._any: Float[Tensor, "Q V"]  # the law of any token
+        self._gumbel = SlidingGumbel()
 
     def start(self, ctx: Context) -> None:
         info, device = ctx.model.info, ctx.length.device
@@ -97,7 +100,7 @@ class Jacobi(Proposer):
         if self._laws is not None and n > first:
             row = torch.arange(ctx.rows, device=slot.device)[:, None]
             laws = torch.where(holds[:, first:, :, None], self._laws[row, _first(self._slots, n)[:, first:]], laws)
-        tokens = draw(laws[:, drawn - first :], ctx.noise.gumbel(steps[:, drawn:], *laws.shape[2:]))
+        tokens = draw(laws[:, drawn - first :], self._gumbel(ctx.noise, steps[:, drawn:], *laws.shape[2:]))
         if self._redrawn is not None:
             redrawn = _first(self._redrawn, n)
             tokens = torch.where(holds, redrawn, torch.cat((redrawn[:, :drawn], tokens), 1))

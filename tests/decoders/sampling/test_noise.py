@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from zoo.decoders.sampling import Noise
+from zoo.decoders.sampling.noise import SlidingGumbel
 
 AXES = ("seed", "row", "step", "codebook", "token", "stream")
 WORD = 2**64 - 1
@@ -142,3 +143,22 @@ def test_codebooks_in_turn_have_the_noise_of_their_own_steps():
     ):
         index = books.view(*books.shape, *[1] * (whole.ndim - 2)).expand(-1, -1, 1, *whole.shape[3:])
         assert torch.equal(turned, whole.gather(2, index))
+
+
+def test_a_window_that_slides_has_the_numbers_of_its_steps_however_each_row_moves():
+    noise, other, gumbel = Noise(3), Noise(3).derive(1), SlidingGumbel()
+    first, widths = torch.tensor([[4], [0], [9]]), (5, 5, 7, 3, 4, 6, 0, 2)
+    moves = torch.tensor([[0, 1, 5, 2, 9, 0, 1, 0], [0, 0, 3, 4, 0, -2, 1, 0], [0, 1, 5, 2, 1, 0, 1, 0]])
+    for number, width in enumerate(widths):
+        first = first + moves[:, number : number + 1]
+        steps = first + torch.arange(width)
+        for each in (noise, Noise(3), other) if number == 3 else (noise,):
+            assert torch.equal(gumbel(each, steps, 2, 7), each.gumbel(steps, 2, 7)), number
+
+
+def test_a_window_makes_no_number_twice(monkeypatch):
+    asked, gumbel, made = [], SlidingGumbel(), Noise.gumbel
+    monkeypatch.setattr(Noise, "gumbel", lambda noise, steps, *sizes: asked.append(steps) or made(noise, steps, *sizes))
+    for first in (0, 1, 4, 5):
+        gumbel(Noise(0), torch.arange(first, first + 6)[None], 1, 5)
+    assert torch.cat(asked, 1)[0].tolist() == list(range(11))
