@@ -1,4 +1,4 @@
-"""What the commands of the command line share: options that mean the same everywhere, progress bars and JSON."""
+"""What the commands of the command line share: options that mean the same everywhere, progress bars, JSON, errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from zoo.codecs.errors import UserError
 
 if TYPE_CHECKING:
     from zoo.pipeline import Progress
@@ -67,3 +69,17 @@ def progress_bar(label: str, quiet: bool) -> Iterator[Progress | None]:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value, indent=2))
+
+
+def check_entropy(way: str | None) -> None:
+    """Raise unless this is a way to code codes, or none was asked for."""
+    from zoo.container_header import ENTROPY
+
+    if way not in (None, *ENTROPY):
+        raise UserError(f"entropy coding {way!r} is unknown; choose {', '.join(ENTROPY)}")
+
+
+def complain(message: str) -> int:
+    """Print one line on stderr; the exit code of bad input."""
+    print("zoo: " + " ".join(message.split()), file=sys.stderr)
+    return 2

@@ -18,7 +18,9 @@ from toy_codec import ToyCodec, ToyConfig
 from toy_image_codec import ToyImageCodec
 
 import zoo
-from zoo import checkpoint, cli, pipeline_folder
+from zoo import checkpoint, pipeline_folder, pipeline_rows
+from zoo.cli_options import PICTURE_STARTER, STARTER
+from zoo.cli_tokenize import starter_for
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.io import read_image
@@ -72,7 +74,7 @@ def digests(folder: Path) -> list[str]:
 # Everything in one batch; a sample or pixel at most, so that each file is coded by itself, in chunks if it is audio.
 @pytest.mark.parametrize("amount", [10_000, 0])
 def test_rows_hold_what_the_codec_gives_for_each_recording_alone(speech, tmp_path, monkeypatch, amount):
-    monkeypatch.setattr(pipeline_folder, "BATCH_SECONDS", amount)
+    monkeypatch.setattr(pipeline_rows, "BATCH_SECONDS", amount)
     codec = ToyCodec()
     tokenize_folder(speech, tmp_path / "set", codec, shard_files=2)
     rows = rows_of(tmp_path / "set")
@@ -89,7 +91,7 @@ def test_rows_hold_what_the_codec_gives_for_each_recording_alone(speech, tmp_pat
 
 @pytest.mark.parametrize("amount", [100_000, 0])
 def test_rows_hold_what_the_codec_gives_for_each_picture_alone(pictures, tmp_path, monkeypatch, amount):
-    monkeypatch.setattr(pipeline_folder, "BATCH_PIXELS", amount)
+    monkeypatch.setattr(pipeline_rows, "BATCH_PIXELS", amount)
     codec = ToyImageCodec().eval()
     manifest = tokenize_folder(pictures, tmp_path / "set", codec, codebooks=3)
     rows = rows_of(tmp_path / "set")
@@ -441,5 +443,5 @@ def test_a_folder_is_coded_by_the_starter_for_most_of_its_files(tmp_path):
     for name in ("a/one.wav", "b/two.PNG", "b/three.jpg", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert cli.starter_for(tmp_path) == cli.PICTURE_STARTER
-    assert cli.starter_for(tmp_path / "a") == cli.STARTER
+    assert starter_for(tmp_path) == PICTURE_STARTER
+    assert starter_for(tmp_path / "a") == STARTER

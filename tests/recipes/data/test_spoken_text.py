@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from zoo.codecs.errors import UserError
-from zoo.pipeline_folder import read_texts
+from zoo.pipeline_files import read_texts
 from zoo.recipes.data import spoken_prompts, spoken_sources, spoken_text
 from zoo.recipes.data.debian_clips import RATE, Clip
 from zoo.recipes.data.spoken_prompts import read_transcripts, spoken_form
