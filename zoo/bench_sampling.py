@@ -72,6 +72,8 @@ TEXT = [
     *_drafting("jacobi", 5),
     *_drafting("swift", 4),
     *_drafting(f"heads:{HEADS},width=1", 3, 4),
+    *_drafting(f"heads:{HEADS},width=1", 4, rule="rejection"),
+    *_drafting(f"heads:{HEADS},width=1", 4, rule="block"),
     *_drafting(f"heads:{HEADS}", 8),
     *_drafting(f"suffix-automaton:shortest=3+heads:{HEADS},width=1", 8),
     *_drafting(f"draft:{DRAFT}", 5, rule="typical"),

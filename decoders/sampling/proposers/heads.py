@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,7 +12,8 @@ from zoo.decoders.autoregressive import AutoregressiveDecoder, core_of
 from zoo.decoders.heads import MultiTokenHeads
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Proposer
-from zoo.decoders.sampling.proposers.trees import Candidates, Tree
+from zoo.decoders.sampling.proposers.chain import draw_chain
+from zoo.decoders.sampling.proposers.trees import Tree
 
 
 class Heads(Proposer):
@@ -25,10 +28,11 @@ class Heads(Proposer):
     rules of shared noise want; what has no chance under that law comes last, by its logits. So at temperature 0 a node
     has several children, too.
 
-    Output: identical under the rule `equal`. Drafts have no laws; with `width` 1 they are chains, which all rules take.
+    Output: identical under the rule `equal`. With `width` 1 drafts are chains drawn from laws, as `DraftModel` draws
+    them, which all rules take; trees have no laws.
 
-    Cost: a pass of each head for its level (parallel) or for each node above it (sequential), and a sort of each law.
-    A round in which no row has a hidden state, as behind a prompt of one step, drafts nothing.
+    Cost: a pass of each head for its level (parallel) or for each node above it (sequential), and in trees a sort of
+    each law. A round in which no row has a hidden state, as behind a prompt of one step, drafts nothing.
 
     Args:
         heads: Made for the target's hidden states, in eval mode, where the target is.
@@ -63,6 +67,9 @@ class Heads(Proposer):
         hidden = ctx.hidden
         if hidden is None:
             return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
+        if self.width == 1:
+            draft = self._chain(ctx, min(n, self.heads.config.heads), hidden)
+            return replace(draft, count=draft.count.masked_fill(ctx.length == 1, 0))
         sequential = self.heads.config.sequential
 
         def candidates(level: int, ways: Tensor) -> Tensor:
@@ -73,25 +80,25 @@ class Heads(Proposer):
             ranked = _ranked(ctx.law(logits) + gumbel, logits, self.width)
             return ranked.transpose(2, 3).expand(-1, nodes, -1, -1)
 
-        draft = self._line(ctx, n, candidates) if self.width == 1 else self._tree.filled(ctx, n, candidates)
-        return Draft(draft.tokens, draft.count.masked_fill(ctx.length == 1, 0), draft.parent)
+        draft = self._tree.filled(ctx, n, candidates)
+        return replace(draft, count=draft.count.masked_fill(ctx.length == 1, 0))
 
-    def _line(self, ctx: Context, n: int, candidates: Candidates) -> Draft:
-        """One candidate behind the other: what the tree of width 1 is, without the work for trees."""
-        ways = ctx.last[:, None, None]
-        for level in range(min(n, self.heads.config.heads)):
-            step = ctx.fix(candidates(level, ways)[:, :, 0], (ctx.length + level)[:, None])
-            ways = torch.cat((ways, step[:, None]), 2)
-        tokens = ways[:, 0, 1:]
-        return Draft(tokens, torch.full_like(ctx.length, tokens.shape[1]))
+    def _chain(self, ctx: Context, n: int, hidden: Float[Tensor, "R D"]) -> Draft:
+        """One step behind the other; a pass of a head is none of a model."""
+        way: list[Int[Tensor, "R 1 Q"]] = []
+
+        def behind(step: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
+            way.append(step)
+            between = torch.cat(way, 1)[:, None] if self.heads.config.sequential else None
+            return self.heads(hidden[:, None], len(way) - 1, between, self._decoder)
+
+        return replace(draw_chain(ctx, n, behind(ctx.last[:, None]), behind), forwards=0)
 
 
 def _ranked(
     chance: Float[Tensor, "*rows V"], logits: Float[Tensor, "*rows V"], width: int
 ) -> Int[Tensor, "*rows width"]:
     """The likeliest tokens, best first; what has no chance comes behind all that has one, by its logits."""
-    if width == 1:
-        return chance.argmax(-1, keepdim=True)
     width = min(width, chance.shape[-1])
     first = chance.topk(width)
     if first.values.isfinite().all():

@@ -70,6 +70,7 @@ def test_heads_are_made_for_one_target_and_draft_chains_for_rules_that_want_them
         decode(Toy(), torch.ones(1, 1, 1).long(), 3, proposer=Heads(small_heads(False)))
     chain = decode(model, prompt, 9, noise=NOISE, proposer=Heads(small_heads(True), width=1), rule="rejection")
     assert chain.exactness == "distribution" and (chain.trace.drafted[0] == 3).all()  # a step for each head
+    assert not chain.trace.draft_forwards.any()
 
 
 def test_a_cycle_is_known_after_one_turn():

@@ -9,10 +9,11 @@ import pytest
 import torch
 from toys import Random, SampledTree, Toy, adversary, p_value
 
+from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 from zoo.decoders.sampling import Draft, Law, Noise, decode
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.noise import Quiet
-from zoo.decoders.sampling.proposers import DraftModel, Jacobi, Proposer
+from zoo.decoders.sampling.proposers import DraftModel, Heads, Jacobi, Proposer
 from zoo.decoders.sampling.rules import Block, Recursive, Rejection, Rule, Scores, Streams
 
 ROWS, STEPS = 10_000, 5
@@ -27,7 +28,18 @@ def drafts(toy: Toy) -> dict[str, tuple[str, Proposer]]:
         "distinct": ("recursive", SampledTree(other)),
         "independent": ("recursive", SampledTree(other, distinct=False)),
         "all": ("recursive", SampledTree(other, (3, 1))),
+        "heads": ("rejection", foretelling(toy)),
+        "heads, as a block": ("block", foretelling(toy)),
     }
+
+
+def foretelling(toy: Toy) -> Heads:
+    """Heads of chance weights, in line."""
+    torch.manual_seed(5)
+    heads = MultiTokenHeads(HeadsConfig.of(toy.info, 3, sequential=True)).double().eval()
+    for parameter in heads.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return Heads(heads, width=1)
 
 
 def p_of(rule: str | Rule, proposer: Proposer | None, law: Law | None = None, rows: int = ROWS) -> float:
