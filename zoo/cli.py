@@ -23,10 +23,13 @@ from zoo.codecs.errors import UserError
 
 app = typer.Typer(
     name="zoo",
-    help="Audio and image codecs: tokenize media files, reconstruct them, train and measure models.\n\n"
+    help="Audio codecs, image tokenizers and token decoders: tokenize media files and reconstruct them, generate text, "
+    "speech and pictures, train and measure models.\n\n"
     "Start with: [bold]zoo tokenize speech.wav -o speech.ztok[/] and [bold]zoo reconstruct speech.ztok -o again.wav[/]"
     "\n\nor [bold]zoo tokenize photo.jpg -o photo.ztok --bpp .25[/] and "
-    "[bold]zoo reconstruct photo.ztok -o photo.png[/]",
+    "[bold]zoo reconstruct photo.ztok -o photo.png[/]"
+    '\n\nor [bold]zoo generate conditioned.speech-16khz --text "good morning." --temperature 0.5 --guidance 2 -o '
+    "morning.wav[/]",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
