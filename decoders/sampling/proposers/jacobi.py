@@ -68,11 +68,12 @@ class Jacobi(Proposer):
         self._begin: Int[Tensor, "R"]
         self._near: Int[Tensor, "T Q"] | None = None  # place in `ctx.tokens.flatten(1)` that is copied; -1: none
         self._any: Float[Tensor, "Q V"]  # the law of any token
-        self._gumbel = SlidingGumbel()
+        self._gumbel: SlidingGumbel
 
     def start(self, ctx: Context) -> None:
         info, device = ctx.model.info, ctx.length.device
         self._laws, self._redrawn, self._begin = None, None, ctx.length
+        self._gumbel = SlidingGumbel()
         self._holds = torch.zeros_like(ctx.length)
         cards = torch.tensor(info.cards, device=device)[:, None]
         self._any = -cards.log().expand(-1, info.vocabulary)

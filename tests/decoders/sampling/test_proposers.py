@@ -19,6 +19,7 @@ from zoo.decoders.sampling.proposers import (
     DySpec,
     EarlyExit,
     Heads,
+    Jacobi,
     NGram,
     OptTree,
     Proposer,
@@ -97,6 +98,16 @@ def test_rows_that_begin_and_end_apart_get_the_tokens_of_plain_sampling(make, la
     found = decode(model, prompt, STEPS, LAWS[law], NOISE, proposer, lengths=LENGTHS, window=window)
     assert torch.equal(found.codes, plain(law)) and found.exactness == "identical"
     assert any(draft.count.any() for draft in proposer.drafts)
+
+
+@pytest.mark.parametrize("law", ["plain", "greedy"])
+@pytest.mark.parametrize("make", [*EVERY.values(), Jacobi], ids=[*EVERY, "jacobi"])
+def test_a_proposer_may_draft_for_other_rows_the_next_time(make, law):
+    model, proposer = small_decoder(layers=2), make()
+    for rows, length in ((3, 4), (2, 9), (1, 2), (4, 3)):
+        prompt = random_tokens(model, rows, length, seed=rows)
+        expected = decode(model, prompt, 6, LAWS[law], Noise(7)).codes
+        assert torch.equal(decode(model, prompt, 6, LAWS[law], Noise(7), proposer).codes, expected)
 
 
 @pytest.mark.parametrize("kind", ["recycling", "suffix automaton"])
