@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from zoo.decoders.base import DecoderInfo, Output, TokenModel
+from zoo.decoders.base import DecoderInfo, Output, TokenModel, bare
 from zoo.decoders.embedding import CodeEmbedding, CodeHeads
 from zoo.decoders.prefix import PrefixTransformer
 from zoo.decoders.state import State
@@ -109,8 +109,8 @@ class AutoregressiveDecoder(TokenModel):
 
 def core_of(model: TokenModel) -> AutoregressiveDecoder | None:
     """The model itself, or what is behind its conditions, if that is such a decoder."""
-    core = getattr(model, "decoder", model)
-    return core if isinstance(core, AutoregressiveDecoder) else None
+    found = bare(model)
+    return found if isinstance(found, AutoregressiveDecoder) else None
 
 
 class PartialDecoder(TokenModel):

@@ -215,3 +215,8 @@ class TokenModel(nn.Module, ABC):
         if tuple(positions.shape) != tuple(shape):
             raise ValueError(f"positions have the shape {list(positions.shape)}; expected {list(shape)}")
         return positions
+
+
+def bare(model: TokenModel) -> Any:
+    """The decoder itself, without what encodes its conditions."""
+    return getattr(model, "decoder", model)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from zoo.decoders.autoregressive import AutoregressiveConfig, AutoregressiveDecoder
-from zoo.decoders.embedding import CodeEmbedding
+from zoo.decoders.embedding import CodeEmbedding, lengthened
 from zoo.decoders.transformer import Transformer, TransformerConfig
 
 
@@ -68,7 +68,7 @@ class DepthHeads(nn.Module):
         """Those of the first codebook; of the others nothing is known yet, and all their tokens have the logit 0."""
         first = self._run(self.enter(hidden)[:, :, None])
         others = [first.new_zeros(*first.shape[:2], 1, card) for card in self.cards[1:]]
-        return torch.cat([first, *(_lengthened(logits, max(self.cards)) for logits in others)], 2)
+        return torch.cat([first, *(lengthened(logits, max(self.cards)) for logits in others)], 2)
 
     def given(self, hidden: Float[Tensor, "R N D"], codes: Int[Tensor, "R N Q"]) -> Float[Tensor, "R N Q V"]:
         """See `TokenModel.depth`. Each code sees the hidden state and the codes before it."""
@@ -80,11 +80,7 @@ class DepthHeads(nn.Module):
         places = torch.arange(books, device=x.device).expand(rows * slots, -1)
         hidden, _ = self.transformer(x.flatten(0, 1), places)
         parts = [
-            _lengthened(product(part).float(), max(self.cards))
+            lengthened(product(part).float(), max(self.cards))
             for product, part in zip(self.products, hidden.unbind(1), strict=False)
         ]
         return torch.stack(parts, 1).unflatten(0, (rows, slots))
-
-
-def _lengthened(logits: Float[Tensor, "*rows card"], vocabulary: int) -> Float[Tensor, "*rows V"]:
-    return pad(logits, (0, vocabulary - logits.shape[-1]), value=float("-inf"))

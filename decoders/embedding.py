@@ -78,9 +78,8 @@ class CodeHeads(nn.Module):
         logits = self.product(hidden).float()
         if len(set(self.cards)) == 1:
             return logits.unflatten(-1, (len(self.cards), -1))[..., : self.cards[0]]
-        largest = max(self.cards)
         parts = [part[..., :card] for part, card in zip(logits.split(self.sizes, -1), self.cards, strict=True)]
-        return torch.stack([pad(part, (0, largest - part.shape[-1]), value=float("-inf")) for part in parts], -2)
+        return torch.stack([lengthened(part, max(self.cards)) for part in parts], -2)
 
     def of(self, hidden: Float[Tensor, "R N D"], books: Int[Tensor, "R N"]) -> Float[Tensor, "R N V"]:
         """`forward` of a single codebook for each slot, without the work for all others."""
@@ -90,8 +89,7 @@ class CodeHeads(nn.Module):
         for part, card, size in zip(slots, self.cards, self.sizes, strict=True):
             first, last = last, last + size
             if len(part):
-                logits = self._rows(part, first, last)[:, :card].float()
-                parts.append(pad(logits, (0, max(self.cards) - card), value=float("-inf")))
+                parts.append(lengthened(self._rows(part, first, last)[:, :card].float(), max(self.cards)))
         logits = torch.cat(parts)
         logits = torch.empty_like(logits).index_copy(0, order, logits)
         return logits.unflatten(0, hidden.shape[:2])
@@ -102,3 +100,8 @@ class CodeHeads(nn.Module):
             return self.product.rows(x, first, last)
         bias = self.product.bias
         return linear(x, self.product.weight[first:last], None if bias is None else bias[first:last])
+
+
+def lengthened(logits: Float[Tensor, "*rows card"], vocabulary: int) -> Float[Tensor, "*rows V"]:
+    """Logits of a codebook beside those of larger ones: tokens behind its card are impossible."""
+    return pad(logits, (0, vocabulary - logits.shape[-1]), value=float("-inf"))

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from zoo.decoders.base import DecoderInfo, Output, TokenModel
+from zoo.decoders.base import DecoderInfo, Output, TokenModel, bare
 from zoo.decoders.embedding import CodeEmbedding, CodeHeads
 from zoo.decoders.prefix import PrefixTransformer
 from zoo.decoders.sampling.law import Law, draw
@@ -218,7 +218,7 @@ def decode_scales(
     Raises:
         ValueError: A law with processors, or laws of other scales or streams.
     """
-    core: NextScaleDecoder = getattr(model, "decoder", model)
+    core: NextScaleDecoder = bare(model)
     noise, scales = noise or Noise(0), len(core.ends)
     laws = [law or Law()] * scales if law is None or isinstance(law, Law) else list(law)
     streams = {len(each.streams) for each in laws}

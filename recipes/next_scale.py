@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from zoo.codecs.errors import UserError
-from zoo.decoders.base import TokenModel
+from zoo.decoders.base import TokenModel, bare
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Layout, NextScale
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
@@ -51,7 +51,7 @@ class NextScaleRecipe(TokenRecipe):
         preview: Preview | None = PREVIEW,
         start_from: str | None = None,
     ):
-        core = getattr(decoder, "decoder", decoder)
+        core = bare(decoder)
         if not isinstance(core, NextScaleDecoder):
             raise UserError(f"this recipe trains a NextScaleDecoder, got {type(core).__name__}")
         if layout != NextScale(core.config.cards, scales=core.config.scales):

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.tiling import Progress
-from zoo.decoders.base import TokenModel
+from zoo.decoders.base import TokenModel, bare
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Flat, Layout, Raster
 from zoo.decoders.layouts.base import Shape
@@ -159,7 +159,7 @@ class Task:
 
     def run(self, stop: int | None, watch: Callable[[Outcome], None] | None) -> Drawn:
         """By the loop that the decoder takes."""
-        if isinstance(core(self.model), NextScaleDecoder):
+        if isinstance(bare(self.model), NextScaleDecoder):
             return self.scale_by_scale()
         if self.sampling.zipar is not None:
             return self.rows_side_by_side(self.sampling.zipar)
@@ -312,11 +312,6 @@ def with_structure(result: Result, forced: Int[Tensor, "R N S"], begin: Int[Tens
     return replace(result, codes=torch.where(free, result.codes, fixed), logp=torch.where(free, result.logp, 0.0))
 
 
-def core(model: TokenModel) -> TokenModel:
-    """The decoder itself, without what encodes its conditions."""
-    return getattr(model, "decoder", model)
-
-
 def given_steps(layout: Layout, shape: Shape, prompt: Codes | None) -> Int[Tensor, "N S"]:
     """What is known of a grid's steps before any is drawn: structure, and the codes of a prompt; -1 elsewhere."""
     steps = layout.forced(shape)
@@ -354,7 +349,7 @@ def passes_of(model: TokenModel, passes: Sequence[int]) -> int | list[int]:
     One number for such a decoder is that of the first codebook; each finer one, which matters less and is known better,
     gets half as many.
     """
-    books, decoder = model.info.codebooks, core(model)
+    books, decoder = model.info.codebooks, bare(model)
     by_level = getattr(decoder, "levels", None) is not None or len(getattr(decoder, "windows", ())) > 0
     passes = passes or (PASSES,)
     if len(passes) == 1:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import printable
 from zoo.configs import suggestion
-from zoo.decoders.base import TokenModel
+from zoo.decoders.base import TokenModel, bare
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.layouts import Flat, Raster
 from zoo.decoders.next_scale import NextScaleDecoder
@@ -29,7 +29,7 @@ from zoo.decoders.sampling.rules import Rule
 from zoo.decoders.sampling.search import Named, with_phrases
 from zoo.decoders.sampling.search import find as find_search
 from zoo.generation_choice import Made, chooser_for, schedule_for
-from zoo.generation_codes import Sampling, core
+from zoo.generation_codes import Sampling
 from zoo.generation_drafts import amateur_for, drafter, processors_for, read_text, rule_for, sees_one_code
 from zoo.pipeline import refuse
 from zoo.token_facts import TokenFacts
@@ -168,7 +168,7 @@ def sampling_for(
         )  # fmt: skip
     if decoder.info.causal:
         refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
-    elif isinstance(core(decoder), NextScaleDecoder):
+    elif isinstance(bare(decoder), NextScaleDecoder):
         refuse("decoders of scales", proposer=proposer, rule=rule, window=window, schedule=schedule, chooser=chooser)
     elif proposer == SELF:
         refuse("what a decoder drafts for itself", rule=rule)

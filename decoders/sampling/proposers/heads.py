@@ -67,9 +67,11 @@ class Heads(Proposer):
         hidden = ctx.hidden
         if hidden is None:
             return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
-        if self.width == 1:
-            draft = self._chain(ctx, min(n, self.heads.config.heads), hidden)
-            return replace(draft, count=draft.count.masked_fill(ctx.length == 1, 0))
+        draft = self._chain(ctx, n, hidden) if self.width == 1 else self._grown(ctx, n, hidden)
+        return replace(draft, count=draft.count.masked_fill(ctx.length == 1, 0))
+
+    def _grown(self, ctx: Context, n: int, hidden: Float[Tensor, "R D"]) -> Draft:
+        """A tree of the likeliest candidates."""
         sequential = self.heads.config.sequential
 
         def candidates(level: int, ways: Tensor) -> Tensor:
@@ -80,8 +82,7 @@ class Heads(Proposer):
             ranked = _ranked(ctx.law(logits) + gumbel, logits, self.width)
             return ranked.transpose(2, 3).expand(-1, nodes, -1, -1)
 
-        draft = self._tree.filled(ctx, n, candidates)
-        return replace(draft, count=draft.count.masked_fill(ctx.length == 1, 0))
+        return self._tree.filled(ctx, n, candidates)
 
     def _chain(self, ctx: Context, n: int, hidden: Float[Tensor, "R D"]) -> Draft:
         """One step behind the other; a pass of a head is none of a model."""
@@ -92,6 +93,7 @@ class Heads(Proposer):
             between = torch.cat(way, 1)[:, None] if self.heads.config.sequential else None
             return self.heads(hidden[:, None], len(way) - 1, between, self._decoder)
 
+        n = min(n, self.heads.config.heads)
         return replace(draw_chain(ctx, n, behind(ctx.last[:, None]), behind), forwards=0)
 
 

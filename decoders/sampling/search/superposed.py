@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from zoo.decoders.base import TokenModel
+from zoo.decoders.base import TokenModel, bare
 from zoo.decoders.embedding import CodeEmbedding
 from zoo.decoders.sampling.fixed import certain
 from zoo.decoders.sampling.law import Law
@@ -134,7 +134,7 @@ def embedding_of(model: TokenModel) -> nn.Module:
     Raises:
         ValueError: It is not known.
     """
-    core: Any = getattr(model, "decoder", model)
+    core = bare(model)
     found = getattr(core, "embedding", None)
     if isinstance(found, CodeEmbedding):
         return found
