@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from zoo.decoders.fast import HalfLinear
+from zoo.decoders.fast import ByteLinear, HalfLinear
 
 
 class CodeEmbedding(nn.Module):
@@ -96,7 +96,7 @@ class CodeHeads(nn.Module):
 
     def _rows(self, x: Float[Tensor, "M D"], first: int, last: int) -> Float[Tensor, "M size"]:
         """The product with these rows of the matrix."""
-        if isinstance(self.product, HalfLinear):
+        if isinstance(self.product, HalfLinear | ByteLinear):
             return self.product.rows(x, first, last)
         bias = self.product.bias
         return linear(x, self.product.weight[first:last], None if bias is None else bias[first:last])

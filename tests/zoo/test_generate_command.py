@@ -67,7 +67,7 @@ def test_json_holds_the_text_and_the_counts(run, made, tmp_path):
     assert (facts["tokens"], facts["passes"], facts["exactness"], facts["files"]) == (5, 5, "identical", [])
 
 
-@pytest.mark.parametrize("weights", ["float16", "bfloat16"])
+@pytest.mark.parametrize("weights", ["float16", "bfloat16", "int8"])
 def test_matrices_may_be_packed(run, made, weights):
     code, out, _ = run("generate", made.write, "--prompt", "ab", "--steps", 5, "--temperature", 0, "--weights", weights)
     expected = for_decoding(zoo.load(made.write), WEIGHTS[weights])
