@@ -52,7 +52,8 @@ class Conditions:
     Attributes:
         labels: int64 `[R]`, class labels.
         text: int64 `[R, M]`, ids as of `text_ids`; -1 behind the end.
-        reference: int64 `[R, T, Q]`, tokens of an example, such as speech of the speaker wanted; -1 behind the end.
+        reference: int64 `[R, T, Q]`, tokens of an example, such as speech of the speaker wanted; -1 behind the end, and
+            where a step has fewer codes.
         durations: float `[R, M]`, how many steps each id of the text takes; 0 where there is none. None: predicted.
     """
 
@@ -226,7 +227,8 @@ class ConditionEncoder(nn.Module):
                 raise ValueError(f"{kind} of shape {list(given.shape)} for {rows} rows and {len(sizes)} codebooks")
             if ((ids < -1) | (ids >= torch.tensor(sizes, device=ids.device))).any():
                 raise ValueError(f"{kind} holds ids up to {int(ids.max())}; expected -1 for none, or below {sizes}")
-            parts[kind] = table(ids.clamp(min=0), ids[..., 0]), ids[..., 0] >= 0
+            vectors = table.table(ids.clamp(min=0) + table.first) * (ids >= 0)[..., None]  # codes may be absent
+            parts[kind] = vectors.sum(2), ids[..., 0] >= 0
         return parts
 
     def _places(self, parts: dict[str, tuple[Tensor, Tensor]], durations: Float[Tensor, "R M"]) -> Float[Tensor, "R M"]:

@@ -35,7 +35,15 @@ from zoo.token_facts import TokenFacts, positions_of
 
 CHOICE, WRITING = 1, 2  # what the noise of a batch is for; with no name, it leaves out conditions
 DURATIONS = 0.1  # weight of the loss of predicted durations, which share no weights with anything else
-FACTS = ("vocabulary", "codec", "weights", "labels", "paces", "grid")  # what a data module may know of its tokens
+FACTS = (
+    "vocabulary",
+    "codec",
+    "weights",
+    "labels",
+    "paces",
+    "grid",
+    "reference",
+)  # what a data module may know of its tokens
 OPTIMIZATION = Optimization(betas=(0.9, 0.95), weight_decay=0.1, clip=1.0)
 PREVIEW = Preview()
 
@@ -58,11 +66,11 @@ class TokenRecipe(LightningModule, ABC):
     """Trains a decoder of tokens; a subclass says what it is asked.
 
     Batches hold `codes`, int64 `[batch, codebook, *grid]`, and `lengths`, how many cells of each are there; for
-    conditioned decoders also `label`, int64 `[batch]`, `text`, bytes `[batch, byte]` or strings, and for timed ones
-    `durations`. All that is random in a step is drawn from (seed, number of the batch), so a resumed run equals an
-    uninterrupted one. Precision, gradient accumulation and strategies are the trainer's options; where it
-    accumulates, give epochs of a multiple of as many batches. For fully sharded weights:
-    `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
+    conditioned decoders also `label`, int64 `[batch]`, `text`, bytes `[batch, byte]` or strings, for timed ones
+    `durations`, and `reference`, codes `[batch, frame, codebook]`. All that is random in a step is drawn from (seed,
+    number of the batch), so a resumed run equals an uninterrupted one. Precision, gradient accumulation and strategies
+    are the trainer's options; where it accumulates, give epochs of a multiple of as many batches. For fully sharded
+    weights: `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
     --trainer.strategy.save_distributed_checkpoint=false`.
 
     Args:
@@ -189,6 +197,10 @@ class TokenRecipe(LightningModule, ABC):
         if isinstance(text, list | tuple):
             text = text_ids(text).to(self.device)
         given = {"labels": batch.get("label"), "text": text, "reference": batch.get("reference")}
+        if "reference" in kinds and given["reference"] is None:
+            raise UserError(
+                "this decoder learns from references, and the data has none; ask for some: --data.reference=FRAMES"
+            )
         if "durations" in kinds:
             if "durations" not in batch:
                 raise UserError(

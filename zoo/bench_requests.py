@@ -74,7 +74,7 @@ def _sentences(decoder: Any, items: int) -> list[Job]:
     codec, voices, jobs = registry.load_codec(decoder.tokens.codec, "cpu"), len(decoder.tokens.labels), []
     for number in range(items):
         text, label = SENTENCES[number % len(SENTENCES)], number % max(1, voices)
-        asked = request_for(decoder, "audio", None, text, label if voices else None, None, None, None, 1, None)
+        asked = request_for(decoder, "audio", None, None, text, label if voices else None, None, None, None, 1, None)
         (piece,) = pieces_for(decoder, asked, codec, None)
         cond = asked.conditions(decoder, 1, [piece.text], [piece.durations])
         jobs.append(Job((piece.frames,), cond, text=text, label=label))

@@ -28,6 +28,9 @@ def generate_command(
     prompt: Annotated[
         str | None, typer.Option(help="Go on with this: text, or a file of text, tokens, audio or a picture.")
     ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Sound like this: a token file or a recording; decoders that learned from such.")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Say this: text, or a file that holds it.")] = None,
     label: Annotated[
         str | None, typer.Option("--class", help="Class or speaker, by name or number; see `zoo info NAME`.")
@@ -146,7 +149,7 @@ def generate_command(
     show = print_part if printed and count == 1 and decoder.info.causal and drawn else None
     with progress_bar(name, as_json or show is not None) as progress:
         found = zoo.generate(
-            decoder, target, prompt=prompt, text=text, label=label, steps=steps, seconds=seconds,
+            decoder, target, prompt=prompt, reference=reference, text=text, label=label, steps=steps, seconds=seconds,
             size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
             top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
             passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, search=search,

@@ -30,6 +30,7 @@ def generate(
     output: str | Path | None = None,
     *,
     prompt: str | Path | None = None,
+    reference: str | Path | None = None,
     text: str | Path | None = None,
     label: str | int | None = None,
     steps: int | None = None,
@@ -68,8 +69,10 @@ def generate(
         output: File to write; its ending chooses the format, `.ztok` the tokens. Where `count` is above 1, numbers are
             put behind its name. Default: nothing is written.
         prompt: What to go on with: text, or a file that holds it; of decoders of media, a token file or media.
+        reference: Decoders that learned from references: a token file or recording to sound like, such as one of the
+            voice that is wanted; as much of its beginning as they learned from.
         text: What to say, or a file that holds it. Long texts are said in pieces, cut behind sentences.
-        label: Class or speaker, by name or number. Default: none, and of speakers the first.
+        label: Class or speaker, by name or number. Default: none, and of speakers the first if there is no reference.
         steps: Most steps to add. Default: of text 256, of sound as many as there is room for.
         seconds: Sound: how long; decoders that decide upon their end may end sooner. Default: as long as `text` takes.
         size: Pictures: height and width in pixels. Default: as the decoder learned them.
@@ -114,13 +117,13 @@ def generate(
         refuse("decoders of text", codec=codec)
     used = None if decoder.tokens.vocabulary is not None else codec_for(decoder.tokens, codec, device)
     medium = "text" if used is None else used.info.media
-    request = request_for(decoder, medium, prompt, text, label, steps, seconds, size, count, speed)
+    request = request_for(decoder, medium, prompt, reference, text, label, steps, seconds, size, count, speed)
     sampling = sampling_for(
         decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, schedule, chooser, search,
         phrases, processors, against, zipar, wavefront, seed,
     )  # fmt: skip
-    if guidance != 1 and request.label is None and request.text is None:
-        raise UserError("guidance leads towards a class or a text; give one")
+    if guidance != 1 and (request.label, request.text, request.reference) == (None, None, None):
+        raise UserError("guidance leads towards a class, a text or a reference; give one")
     searched = sampling.search
     in_line = decoder.info.causal and searched is None and wavefront is None
     if stream is not None and (medium != "text" or count != 1 or not in_line):

@@ -53,7 +53,7 @@ def codec_for(facts: TokenFacts, name: str | Path | None, device: str | torch.de
     return codec
 
 
-def prompt_codes(path: str | Path, codec: Codec, facts: TokenFacts) -> Int[Tensor, "Q *grid"]:
+def codes_of(path: str | Path, codec: Codec, facts: TokenFacts) -> Int[Tensor, "Q *grid"]:
     """The codes of a token file, recording or picture, in as many codebooks as the decoder has.
 
     Raises:
@@ -74,7 +74,8 @@ def prompt_codes(path: str | Path, codec: Codec, facts: TokenFacts) -> Int[Tenso
         codes = codec.encode(media[None].to(codec.device), books).codes.cpu()
     if len(codes) > 1 or codes.shape[1] < books:
         raise UserError(
-            f"{printable(path)}: holds {len(codes)} streams of {codes.shape[1]} codebooks; a prompt is one, of {books}"
+            f"{printable(path)}: holds {len(codes)} streams of {codes.shape[1]} codebooks; this decoder takes one, of"
+            f" {books}"
         )
     return codes[0, :books]
 
@@ -125,7 +126,10 @@ def show(
         UserError: What is asked for is larger or longer than the decoder can make.
     """
     facts, count = decoder.tokens, request.count
-    prompt = None if request.prompt is None else prompt_codes(request.prompt, codec, facts)
+    prompt = None if request.prompt is None else codes_of(request.prompt, codec, facts)
+    reference = None
+    if request.reference is not None:
+        reference = codes_of(request.reference, codec, facts)[:, : facts.reference or None]
     picture = picture_of(facts, codec, request.size) if codec.info.media == "image" else None
     if picture is not None:
         shapes, texts, durations = [picture.shape], [request.text or ""], [None]
@@ -135,7 +139,7 @@ def show(
         shapes = [(before + piece.frames,) for piece in pieces]
         texts, durations = [piece.text for piece in pieces], [piece.durations for piece in pieces]
     ids = [sample + number * PIECE for sample in range(count) for number in range(len(shapes))]
-    cond = request.conditions(decoder, len(ids), texts * count, durations * count)
+    cond = request.conditions(decoder, len(ids), texts * count, durations * count, reference)
     drawn = draw_codes(decoder, facts.layout, shapes * count, ids, cond, sampling, prompt, progress=progress)
     codes = drawn.codes
     if picture is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -45,6 +45,7 @@ class Request:
     """See `zoo.generate`; texts are read and the label is a number."""
 
     prompt: str | Path | None
+    reference: str | Path | None
     text: str | None
     label: int | None
     steps: int | None
@@ -59,8 +60,13 @@ class Request:
         rows: int,
         texts: Sequence[str] = (),
         durations: Sequence[Float[Tensor, "byte"] | None] = (),
+        reference: Int[Tensor, "Q T"] | None = None,
     ) -> Conditions | None:
-        """Of so many rows, each with its text if there are any, and durations if these are known; None for nothing."""
+        """Of so many rows, each with its text if there are any, and durations if these are known; None for nothing.
+
+        Args:
+            reference: Codes of the reference, the same for all.
+        """
         place = next(decoder.parameters()).device
         parts: dict[str, Any] = {}
         if self.label is not None:
@@ -70,6 +76,8 @@ class Request:
             known = [each for each in durations if each is not None]
             if known:
                 parts["durations"] = pad_sequence(known, batch_first=True).to(place)
+        if reference is not None:
+            parts["reference"] = reference.T.to(place).expand(rows, -1, -1)
         return Conditions(**parts) if parts else None
 
 
@@ -77,6 +85,7 @@ def request_for(
     decoder: TokenModel,
     medium: str,
     prompt: str | Path | None,
+    reference: str | Path | None,
     text: str | Path | None,
     label: str | int | None,
     steps: int | None,
@@ -97,24 +106,27 @@ def request_for(
     if text is not None and "text" not in kinds:
         takes = f"takes {', '.join(kinds)}, and no text" if kinds else "takes no text"
         raise UserError(f"this decoder {takes}; leave it out, or to go on with a text, give it as the prompt")
+    if reference is not None and "reference" not in kinds:
+        raise UserError("this decoder does not learn from a reference; leave it out, or go on with it as the prompt")
     if medium == "text":
-        refuse("decoders of text", seconds=seconds, size=size, speed=speed)
+        refuse("decoders of text", reference=reference, seconds=seconds, size=size, speed=speed)
         prompt = None if prompt is None else read_text(prompt)
     elif medium == "image":
-        refuse("pictures", seconds=seconds, steps=steps, speed=speed)
+        refuse("pictures", reference=reference, seconds=seconds, steps=steps, speed=speed)
     else:
         refuse("sound", size=size)
         if not decoder.info.causal:
             refuse("decoders that fill in", steps=steps)
         if text is None or seconds is not None:
             refuse("sound without text, or of a given length", speed=speed)
-    if prompt is not None and medium != "text" and not os.path.isfile(prompt):
-        raise UserError(f"{printable(prompt)}: is no file; what this decoder goes on with is a token file or media")
+    for file, use in ((prompt if medium != "text" else None, "goes on with"), (reference, "takes as a reference")):
+        if file is not None and not os.path.isfile(file):
+            raise UserError(f"{printable(file)}: is no file; what this decoder {use} is a token file or media")
     number = None if label is None else label_number(facts, kinds, label)
-    if medium == "audio" and text is not None and number is None and facts.labels:
-        number = 0
+    if medium == "audio" and text is not None and number is None and reference is None and facts.labels:
+        number = 0 if "labels" in kinds else None
     words = None if text is None else read_text(text)
-    return Request(prompt, words, number, steps, seconds, size, count, speed)
+    return Request(prompt, reference, words, number, steps, seconds, size, count, speed)
 
 
 def label_number(facts: TokenFacts, kinds: Sequence[str], label: str | int) -> int:

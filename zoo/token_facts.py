@@ -34,6 +34,7 @@ class TokenFacts:
         labels: Names of the classes that it is conditioned on.
         paces: For each of them, the mean number of frames for a byte of text; () where there is no text.
         grid: Of the pictures that it learned from, if they all had the same; else ().
+        reference: Most frames of the references that it learned from; 0: none.
     """
 
     layout: Layout
@@ -43,6 +44,7 @@ class TokenFacts:
     labels: tuple[str, ...] = ()
     paces: tuple[float, ...] = ()
     grid: tuple[int, ...] = ()
+    reference: int = 0
 
     def difference(self, other: TokenFacts) -> str | None:
         """What makes the tokens of another decoder others than these; None if they are the same."""
@@ -59,6 +61,7 @@ class TokenFacts:
             "labels": list(self.labels),
             "paces": list(self.paces),
             "grid": list(self.grid),
+            "reference": self.reference,
         }
 
 
@@ -71,6 +74,7 @@ class _Fields:
     labels: tuple[str, ...]
     paces: tuple[float, ...] = ()
     grid: tuple[int, ...] = ()
+    reference: int = 0
 
 
 def facts_from_json(values: Any, where: str) -> TokenFacts:
@@ -87,7 +91,9 @@ def facts_from_json(values: Any, where: str) -> TokenFacts:
     sizes = {name: value for name, value in fields.layout.items() if name != "kind"}
     layout = from_json(known[kind], sizes, f"{where}: layout")
     vocabulary = None if fields.vocabulary is None else Vocabulary(fields.vocabulary)
-    return TokenFacts(layout, vocabulary, fields.codec, fields.weights, fields.labels, fields.paces, fields.grid)
+    return TokenFacts(
+        layout, vocabulary, fields.codec, fields.weights, fields.labels, fields.paces, fields.grid, fields.reference
+    )
 
 
 def contents(facts: TokenFacts) -> dict[str, str]:

@@ -19,6 +19,7 @@ from zoo.codecs.errors import UserError
 from zoo.configs import suggestion
 from zoo.recipes.data.files import held_out, in_turns
 from zoo.recipes.data.length_buckets import LengthBuckets
+from zoo.recipes.data.peers import Peers
 from zoo.recipes.data.stream import BatchStream, ResumableDataModule, ResumableLoader
 from zoo.token_set_manifest import check_codec
 from zoo.token_sets import Codes, TokenSet
@@ -39,6 +40,8 @@ class TokenSets(ResumableDataModule):
         text       list of str, "" without; or, with `text="bytes"`, int64 [batch, byte] of UTF-8, -1 behind
         durations  int64 [batch, byte], frames of each byte of the text, 0 behind; if all sets know them
                    (`zoo.recipes.align`): items of which they are not known are given without text, then
+        reference  int64 [batch, frame, codebook], a part of another item of the same label, such as speech of the same
+                   voice; -1 behind it, and for items that have none; if `reference` is set
 
     Which items make training batch i is a pure function of the sets, the settings, the seed and i; each item comes once
     in a round over all. The share of padding is logged. All codes are held in memory, 2 bytes each (4 for codebooks of
@@ -57,6 +60,7 @@ class TokenSets(ResumableDataModule):
         bucket_ratio: See `LengthBuckets`.
         text: How texts are given.
         voices: Labels of the items to use, of speech the speakers (default: all).
+        reference: Most frames of the reference of each item (default: there are none).
         valid_items: Most items to validate on, taken in turn from every label.
         seed: Of the order and of the parts.
         epoch_batches: Batches that make an epoch, on each device.
@@ -77,6 +81,7 @@ class TokenSets(ResumableDataModule):
         bucket_ratio: float = 1.15,
         text: Literal["text", "bytes"] = "text",
         voices: list[str] | None = None,
+        reference: int | None = None,
         valid_items: int = 64,
         seed: int = 0,
         epoch_batches: int = 500,
@@ -87,7 +92,7 @@ class TokenSets(ResumableDataModule):
         self.codec, self.weights, self.codebooks = codec, weights, codebooks
         self.batch_cells, self.longest, self.crop = batch_cells, longest or batch_cells, crop
         self.bucket_ratio, self.text, self.valid_items, self.seed = bucket_ratio, text, valid_items, seed
-        self.voices = voices
+        self.voices, self.reference = voices, reference
         self.codebook_sizes: tuple[int, ...] = ()
         self.labels: tuple[str, ...] = ()
         self.paces: tuple[float, ...] = ()
@@ -122,6 +127,7 @@ class TokenSets(ResumableDataModule):
                 )
             items, others = items.only(np.flatnonzero(~apart)), items.only(np.flatnonzero(apart))
         items = self._short(items, "train")
+        self._check_reference(items)
         self.paces, self.grid = items.paces(len(self.labels)), items.grid()
         self._train = self._batches(items)
         others = self._short(others, "validate")
@@ -195,12 +201,27 @@ class TokenSets(ResumableDataModule):
             raise UserError(f"no item to {purpose} on has {self.longest} cells or fewer; raise longest, or crop")
         return items.only(fitting)
 
+    def _check_reference(self, items: "Items") -> None:
+        if self.reference is None:
+            return
+        if self.reference < 1:
+            raise UserError(f"references of {self.reference} frames; ask for 1 or more, or leave them out")
+        if items.shapes.shape[1] > 1:
+            raise UserError("references are parts of sound, and these are pictures; leave reference out")
+        if not Peers(items.labels).count.max() > 1:
+            raise UserError(
+                "a reference is a part of another item of the same label, and no two of these items share one; tokenize"
+                " a folder with a folder for each voice"
+            )
+
     def _batches(self, items: "Items") -> "TokenBatches":
         shapes = items.shapes.clip(max=self.longest) if self.crop else items.shapes
         buckets = LengthBuckets(shapes, self.batch_cells, self.bucket_ratio, self.seed)
         if self.crop:  # nobody knows which bytes are left
             items = replace(items, durations=None)
-        return TokenBatches(items, buckets, len(self.codebook_sizes), self.text, self.seed)
+        return TokenBatches(
+            items, buckets, len(self.codebook_sizes), self.text, self.seed, self.reference, Peers(items.labels)
+        )
 
 
 @dataclass(frozen=True)
@@ -281,6 +302,7 @@ class TokenBatches:
 
     Attributes:
         buckets: Which items make it; its shapes are those of the items, or of the parts that are taken of longer ones.
+        peers: Of the items.
     """
 
     items: Items
@@ -288,6 +310,8 @@ class TokenBatches:
     codebooks: int
     text: Literal["text", "bytes"]
     seed: int
+    reference: int | None
+    peers: Peers
 
     def batch(self, number: int) -> dict[str, Any]:
         """Batch `number` of the endless stream."""
@@ -297,24 +321,38 @@ class TokenBatches:
         draw = np.random.default_rng((self.seed, number, 1))  # the 1 tells it from the order's
         for target, item, shape in zip(codes, chosen, shapes, strict=True):
             grid = self.items.codes_of(item)[: self.codebooks]
-            if grid.shape[-1] > shape[-1]:
-                start = int(draw.integers(grid.shape[-1] - shape[-1] + 1))
-                grid = grid[..., start : start + shape[-1]]
+            grid = part_of(grid, int(shape[-1]), draw)
             target[(slice(None), *(slice(n) for n in shape))] = grid
         texts = [text or "" for text in self.items.texts.take(pa.array(chosen)).to_pylist()]
         lengths = torch.from_numpy(shapes.astype(np.int64))
-        timed = {}
+        known = {} if self.reference is None else {"reference": self._references(chosen, number)}
         if self.items.durations is not None:
             times = [self.items.durations[item] for item in chosen]
             texts = ["" if row is None else text for row, text in zip(times, texts, strict=True)]
             rows = [torch.zeros(0, dtype=torch.int64) if row is None else torch.from_numpy(row) for row in times]
-            timed = {"durations": pad_sequence(rows, batch_first=True)}
-        return timed | {
+            known["durations"] = pad_sequence(rows, batch_first=True)
+        return known | {
             "codes": torch.from_numpy(codes),
             "lengths": lengths if lengths.shape[1] > 1 else lengths[:, 0],
             "label": torch.from_numpy(self.items.labels[chosen]),
             "text": as_bytes(texts) if self.text == "bytes" else texts,
         }
+
+    def _references(self, chosen: Int[ndarray, "batch"], number: int) -> Int[Tensor, "batch frame codebook"]:
+        draw, parts = np.random.default_rng((self.seed, number, 2)), []
+        for item in chosen:
+            other = self.peers.other(int(item), draw)
+            codes = np.zeros((self.codebooks, 0)) if other is None else self.items.codes_of(other)[: self.codebooks]
+            parts.append(torch.from_numpy(part_of(codes, self.reference, draw).T.astype(np.int64)))
+        return pad_sequence(parts, batch_first=True, padding_value=NOTHING)
+
+
+def part_of(codes: Int[ndarray, "codebook *grid"], longest: int, draw: np.random.Generator) -> ndarray:
+    """All of it, or if its last axis is longer a part of that length."""
+    if codes.shape[-1] <= longest:
+        return codes
+    start = int(draw.integers(codes.shape[-1] - longest + 1))
+    return codes[..., start : start + longest]
 
 
 class FirstRound(Dataset):

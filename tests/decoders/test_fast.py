@@ -98,7 +98,11 @@ def test_bytes_take_a_row_of_zeros_and_no_row():
     ("model", "weights", "message"),
     [
         (small_decoder, torch.float16, "only float32 on a CPU is packed, not torch.float64"),
-        (small_decoder, torch.int4, "weights of torch.int4 are not supported, only None, as they are, float16, bfloat16, int8"),
+        (
+            small_decoder,
+            torch.int4,
+            "weights of torch.int4 are not supported, only None, as they are, float16, bfloat16, int8",
+        ),
     ],
 )
 def test_what_cannot_be_packed_is_refused(model, weights, message):

@@ -44,7 +44,9 @@ class Unaware(TokenModel):
 @pytest.mark.parametrize(("begin", "axes"), [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize("kind", ["plain", "biased", "tied", "unaware", "columns", "float16", "int8"])
 def test_its_logits_are_those_of_the_code_that_is_free(shape, begin, axes, kind):
-    model, layout, positions = flat(shape, begin, axes, tied=kind == "tied", head_bias=kind in ("biased", "float16", "int8"))
+    model, layout, positions = flat(
+        shape, begin, axes, tied=kind == "tied", head_bias=kind in ("biased", "float16", "int8")
+    )
     if kind in ("columns", *WEIGHTS):
         model = for_decoding(model.float(), WEIGHTS.get(kind))
     model = Unaware(model).eval() if kind == "unaware" else model

@@ -193,6 +193,41 @@ def conditioned(layout) -> ConditionedAutoregressive:
     return model
 
 
+class Alike(Repeats):
+    """Sequences of one code throughout, which nothing but a reference tells beforehand."""
+
+    def make(self, number):
+        generator = torch.Generator().manual_seed(number)
+        codes = torch.stack([torch.randint(size, (self.rows, 1), generator=generator) for size in SIZES], 1)
+        codes = codes.expand(-1, -1, self.frames)
+        return {
+            "codes": codes, "lengths": torch.full((self.rows,), self.frames), "reference": codes[..., :3].mT,
+        }  # fmt: skip
+
+
+def test_a_reference_is_learned_from_where_the_data_has_one(tmp_path):
+    layout = Parallel(SIZES, begin=True)
+    reader = TransformerConfig(width=16, layers=1, heads=2, causal=False)
+    conditions = ConditionConfig(width=16, reference=SIZES, way="prefix", encoder=reader)
+    config = AutoregressiveConfig(layout.cards, CORE, context=64, specials=layout.specials)
+    torch.manual_seed(0)
+    model = ConditionedAutoregressive(ConditionedConfig(conditions, config))
+    recipe = DecoderRecipe(model, layout, 120, optimization=QUICK, preview=None)
+    data = Alike(rows=16, frames=4, epoch_batches=120)
+    fit(tmp_path, recipe, data)
+    given = data.make(999)
+    tokens, cond = recipe.pack(given), recipe.conditions(given)
+    with torch.no_grad():
+        first = {told: model(tokens[:, :1], state=model.init_state(16, 0, told)).logits[:, 0] for told in (cond, None)}
+    codes = given["codes"][..., 0]
+    assert (
+        (first[cond].argmax(-1) == codes).float().mean() > 0.9 > 0.5 > (first[None].argmax(-1) == codes).float().mean()
+    )
+    del given["reference"]
+    with pytest.raises(UserError, match="the data has none; ask for some: --data.reference=FRAMES"):
+        recipe.conditions(given)
+
+
 def test_conditions_are_learned_from_and_left_out_in_their_share_of_rows(tmp_path):
     layout, given = Parallel(SIZES, begin=True), batch()
     recipe = DecoderRecipe(conditioned(layout), layout, 1)

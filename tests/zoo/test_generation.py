@@ -1,5 +1,6 @@
 """Trained decoders make text, sound and pictures: what their laws say, the same again from the same seed."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -271,6 +272,35 @@ def test_speech_goes_on_with_a_recording_or_its_tokens(made, tmp_path):
         zoo.generate(made.say, prompt=tmp_path / "a.wav", text=TEXT, seconds=0.2, codec=made.speech, seed=3)
     )
     assert torch.equal(codes[:, :10], heard)
+
+
+def test_speech_sounds_like_a_recording_or_its_tokens(made, tmp_path):
+    """The reference is as much of the beginning of the file as the decoder learned from, and says whose voice it is."""
+    model, layout = speech_decoder(made.digest, reference=(16,) * 3), Delay((16,) * 3, begin=True, end=True)
+    model.tokens = replace(model.tokens, reference=6)
+    (known,) = codes_of(zoo.generate(made.fill, tmp_path / "a.ztok", text=TEXT, seconds=0.1, codec=made.speech))
+    options = dict(text=TEXT, temperature=0, codec=made.speech)
+    (codes,) = codes_of(zoo.generate(model, reference=tmp_path / "a.ztok", **options))
+    told = Conditions(None, text_ids([TEXT]), known[:, :6].T[None])
+    assert most_probable(model, layout, codes, told).all()
+    assert not most_probable(model, layout, codes, replace(told, reference=known.T[None])).all()
+    (named,) = codes_of(zoo.generate(model, reference=tmp_path / "a.ztok", label="bert", **options))
+    assert most_probable(model, layout, named, replace(told, labels=torch.tensor([1]))).all()
+    zoo.reconstruct(tmp_path / "a.ztok", tmp_path / "a.wav", model=str(made.speech))
+    (heard,) = codes_of(zoo.generate(model, tmp_path / "b.ztok", reference=tmp_path / "a.wav", **options))
+    assert (tmp_path / "b.ztok").exists() and not same([heard], [codes])
+    zoo.tokenize(tmp_path / "a.wav", tmp_path / "c.ztok", model=str(made.speech), codebooks=3)
+    assert same([heard], codes_of(zoo.generate(model, reference=tmp_path / "c.ztok", **options)))
+
+
+def test_a_reference_is_for_those_that_learned_from_one(made, tmp_path):
+    with pytest.raises(
+        UserError, match="does not learn from a reference; leave it out, or go on with it as the prompt"
+    ):
+        zoo.generate(made.say, reference=tmp_path / "a.wav", text=TEXT, codec=made.speech)
+    model = speech_decoder(made.digest, reference=(16,) * 3)
+    with pytest.raises(UserError, match=r"a\.wav: is no file; what this decoder takes as a reference is"):
+        zoo.generate(model, reference=tmp_path / "a.wav", text=TEXT, codec=made.speech)
 
 
 def test_a_prompt_fixes_its_codes_in_whatever_step_they_stand():

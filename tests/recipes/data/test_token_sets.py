@@ -211,6 +211,46 @@ def test_or_parts_of_them_are_drawn_anew_each_round(speech):
     assert len({number for number, _ in parts}) == items and len(parts) > 1.5 * items
 
 
+def part_in(items, part):
+    """Of which item this is a part."""
+    return next(
+        number
+        for number, item in items.items()
+        for start in range(item.shape[1] - part.shape[1] + 1)
+        if np.array_equal(item[:, start : start + part.shape[1]], part)
+    )
+
+
+def test_a_reference_is_a_part_of_another_item_of_the_label(speech):
+    data, without = module(speech, reference=8), module(speech)
+    whole = {k: code_of(k, shape) for k, shape in enumerate(lengths_of(40))}
+    train = numbers_of(data._train.batch(k) for k in range(len(data._train.buckets)))
+    pairs = set()
+    for number in range(3 * len(data._train.buckets)):
+        batch = data.train_stream(0, 1).batch(number)
+        assert torch.equal(batch["codes"], without.train_stream(0, 1).batch(number)["codes"])
+        assert torch.equal(batch["reference"], data.train_stream(0, 1).batch(number)["reference"])
+        assert batch["reference"].shape[2] == 3
+        for codes, length, label, reference in rows(batch, "label", "reference"):
+            item, there = number_of(codes, length), int((reference[:, 0] >= 0).sum())
+            assert (reference[there:] == -1).all() and (there > 0) == (label >= 0)
+            if there:
+                other = part_in(whole, reference[:there].T.numpy())
+                assert other in train and other != item and other % 3 == item % 3 and other % 4
+                assert there == min(8, whole[other].shape[1])
+                pairs.add((item, other))
+    assert len(pairs) > 1.5 * len({item for item, _ in pairs})  # another one each time
+
+
+def test_references_need_labels_that_items_share_and_sound(speech, tmp_path):
+    with pytest.raises(UserError, match="references of 0 frames; ask for 1 or more"):
+        module(speech, reference=0)
+    with pytest.raises(UserError, match="no two of these items share one"):
+        module(write_set(tmp_path / "few", [(9,)] * 3, first=1), reference=8, valid_percent=40)
+    with pytest.raises(UserError, match="these are pictures; leave reference out"):
+        module(write_set(tmp_path / "set", [(4, 6)] * 20, media="image"), reference=8)
+
+
 def train(folder, data, steps, resume=None):
     recorder, logger = Recorder(lambda batch: [numbers_of([batch])]), CSVLogger(folder)
     trainer = lightning.Trainer(
