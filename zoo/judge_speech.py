@@ -2,10 +2,10 @@
 
     python -m zoo.judge_speech conditioned.speech-16khz conditioned-masked.speech-16khz --data data/spoken/test -o F
 
-Each decoder reads test sentences of `zoo.recipes.data.spoken_text` with the voice that read them there. A recogniser
-writes down what it understands, a speaker encoder tells the voices, DNSMOS rates the sound; all three know nothing of
-our training. The same is measured of the recordings and of what the codec makes of them: no decoder of its tokens can
-be expected to do better.
+Each decoder reads test sentences of `zoo.recipes.data.spoken_text` with the voice that read them there; who learned
+from references is given another sentence of it. A recogniser writes down what it understands, a speaker encoder tells
+the voices, DNSMOS rates the sound; all three know nothing of our training. The same is measured of the recordings and
+of what the codec makes of them: no decoder of its tokens can be expected to do better.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import zoo
 from zoo import judges, registry
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.errors import UserError
+from zoo.decoders.base import TokenModel
 
 RATE = 16000
 SHORTEST = 20  # characters; of shorter sentences the recogniser has no context
@@ -157,10 +158,24 @@ def systems(names: Sequence[str], settings: dict[str, Any], spoken: Sequence[Spo
 
         def said(each: Spoken, model: Any = model) -> tuple[Float[ndarray, "time"], int]:
             number = spoken.index(each)
-            found = zoo.generate(model, text=each.text, label=each.voice, seed=number, **settings)
+            found = zoo.generate(model, text=each.text, seed=number, **whose(model, each, spoken), **settings)
             return found.media[0][0].numpy(), found.facts()["passes"]
 
         yield name, said
+
+
+def whose(model: TokenModel, each: Spoken, spoken: Sequence[Spoken]) -> dict[str, Any]:
+    """The voice, for `zoo.generate`: by its name or, for decoders that learned from references, by another recording.
+
+    Raises:
+        UserError: There is no other.
+    """
+    if "reference" not in model.info.conditioning:
+        return {"label": each.voice}
+    own = [other for other in spoken if other.voice == each.voice]
+    if len(own) < 2:
+        raise UserError(f"{each.voice}: has one sentence, and the decoder needs another as its reference; ask for 2")
+    return {"reference": own[(own.index(each) + 1) % len(own)].path}
 
 
 def main(arguments: list[str] | None = None) -> int:

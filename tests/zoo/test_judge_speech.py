@@ -1,6 +1,8 @@
 """What is said of decoders that speak: errors in words, whose voice it is, and how long it took."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import soundfile
 from zoo import judge_speech, judges
 from zoo.codecs.errors import UserError
 from zoo.demo_audio import RECORDING
-from zoo.judge_speech import Spoken, judge, main, sentences
+from zoo.judge_speech import Spoken, judge, main, sentences, whose
 
 VOICES = {"anna": np.array([1.0, 0.0]), "bert": np.array([0.6, 0.8])}
 
@@ -61,6 +63,17 @@ def test_a_recording_is_not_compared_with_itself(listeners):
     levels = iter([0.1, 0.1])
     found = judge([Spoken("anna", "a b", None)] * 2, lambda each: (np.full(9, next(levels)), 0), known, "test")
     assert found.voice == pytest.approx((0.6 + 1) / 2)
+
+
+def test_a_voice_is_told_by_its_name_or_by_another_sentence():
+    spoken = [Spoken(voice, "a b", Path(f"{number}.wav")) for number, voice in enumerate(("anna", "bert", "anna"))]
+    named, shown = (
+        SimpleNamespace(info=SimpleNamespace(conditioning=kinds)) for kinds in (("labels",), ("reference",))
+    )
+    assert whose(named, spoken[0], spoken) == {"label": "anna"}
+    assert [whose(shown, spoken[k], spoken)["reference"].name for k in (0, 2)] == ["2.wav", "0.wav"]
+    with pytest.raises(UserError, match="bert: has one sentence, and the decoder needs another"):
+        whose(shown, spoken[1], spoken)
 
 
 def test_the_command_judges_recordings_codec_and_decoders(folder, listeners, monkeypatch, tmp_path, capsys):
