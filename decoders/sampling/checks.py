@@ -13,6 +13,7 @@ from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.law import Law
 from zoo.decoders.sampling.proposers.base import Context, Proposer
 from zoo.decoders.sampling.rules import Rule
+from zoo.decoders.sampling.rules.base import leading
 
 
 def fitting(
@@ -23,6 +24,7 @@ def fitting(
     law: Law,
     window: int,
     forced: Tensor | None,
+    positions: Tensor | None = None,
 ) -> tuple[Int[Tensor, "C_times_R"], Int[Tensor, "R"]]:
     """Steps of each prompt, and steps to add to each row.
 
@@ -56,6 +58,12 @@ def fitting(
         raise ValueError(
             f"{most} steps, prompt included, for a model of {info.context}; shorten the prompt or the steps"
         )
+    axes = () if info.axes == 1 else (info.axes,)
+    if positions is not None and (
+        tuple(positions.shape[2:]) != axes or len(positions) not in (1, rows) or positions.shape[1] < most - 1
+    ):
+        wanted = ", ".join(map(str, (f"{rows} or 1", f"{most - 1} or more", *axes)))
+        raise ValueError(f"positions are {list(positions.shape)}; expected [{wanted}], one for each step that is read")
     return lengths, room
 
 
@@ -66,15 +74,25 @@ def promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Propo
         ValueError: Not what a proposer may give.
     """
     name, cards = type(proposer).__name__, ctx.model.info.cards
+    if not isinstance(draft, Draft):
+        raise ValueError(f"{name} drafted {type(draft).__name__}; expected a Draft, which may be empty")
     if draft.slots > slots or tuple(draft.tokens.shape) != (ctx.rows, draft.slots, len(cards)):
         raise ValueError(
             f"{name} drafted {list(draft.tokens.shape)}; asked for [{ctx.rows}, {slots} or less, {len(cards)}]"
+        )
+    if tuple(draft.count.shape) != (ctx.rows,):
+        raise ValueError(
+            f"{name} drafted a count of {list(draft.count.shape)}; expected one for each of {ctx.rows} rows"
         )
     if draft.parent is not None and not rule.trees:
         raise ValueError(f"{name} drafts trees, which the rule {type(rule).__name__} does not take")
     if draft.parent is not None and ctx.model.info.depth and len(cards) > 1:
         raise ValueError(f"{name} drafts trees, but the codes of a step depend on each other here; draft chains")
     draft = replace(draft, count=torch.where(ctx.room > 0, draft.count, 0))
+    if draft.parent is not None:
+        _check_parents(draft, name, ctx.model.checked)
+    if draft.logq is not None and not draft.tokens.is_floating_point():
+        draft = _without_gaps(draft, ctx, name)
     if ctx.model.checked and not draft.tokens.is_floating_point():
         forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
         bad = (draft.tokens < 0) | (draft.tokens >= torch.tensor(cards, device=draft.tokens.device))
@@ -85,3 +103,35 @@ def promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Propo
         draft = replace(draft, count=torch.minimum(draft.count, (ctx.room - 1).clamp(min=0)))
     tokens = ctx.fix(draft.tokens, ctx.length[:, None] - 1 + draft.depth())
     return replace(draft, tokens=tokens.where(draft.present()[..., None], 0))
+
+
+def _check_parents(draft: Draft, name: str, checked: bool) -> None:
+    assert draft.parent is not None, "who asks has seen to it"
+    if draft.parent.shape != draft.tokens.shape[:2]:
+        wanted = list(draft.tokens.shape[:2])
+        raise ValueError(f"{name} drafted a tree with parents of {list(draft.parent.shape)}; expected {wanted}")
+    if not checked:
+        return
+    slot = torch.arange(draft.slots, device=draft.tokens.device)
+    bad = (draft.present() & ((draft.parent < -1) | (draft.parent >= slot))).any(1)
+    if bad.any():
+        raise ValueError(
+            f"{name} drafted a tree of parents {draft.parent[bad][0].tolist()}; expected of each node a slot before its"
+            " own, or -1 for the last known step"
+        )
+
+
+def _without_gaps(draft: Draft, ctx: Context, name: str) -> Draft:
+    """The draft whose chains end where a node's own law calls it impossible; of trees the rules know such nodes."""
+    assert draft.logq is not None, "who asks has seen to it"
+    wanted = (*draft.tokens.shape, ctx.model.info.vocabulary)
+    if tuple(draft.logq.shape) != wanted:
+        raise ValueError(f"{name} drafted from laws of {list(draft.logq.shape)}; expected {list(wanted)}")
+    if ctx.model.checked and (draft.logq.isnan() & draft.present()[..., None, None]).any():
+        raise ValueError(f"{name} drafted from laws that hold NaN; its model or its law is at fault")
+    if draft.parent is not None or not draft.slots:
+        return draft
+    own = draft.logq.gather(-1, draft.tokens.clamp(0, wanted[-1] - 1)[..., None])[..., 0]
+    forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
+    drawn = ~own.isneginf() if forced is None else ~own.isneginf() | (forced >= 0)
+    return replace(draft, count=torch.minimum(draft.count, leading(drawn.all(-1))))

@@ -91,7 +91,7 @@ def stream(
             possible.
     """
     law, noise, rule = law or Law(), noise or Noise(0), find(rule)
-    lengths, room = fitting(model, prompt, lengths, steps, law, window, forced)
+    lengths, room = fitting(model, prompt, lengths, steps, law, window, forced, positions)
     recorder, most, slots = Recorder(len(room)), int(room.max()), window if proposer is not None else 0
     target = Target(model, prompt, lengths, law, most + slots, cond, positions)
     ctx, structure = _context(target, prompt, lengths, room, most, slots, rule), Structure(forced)
@@ -118,6 +118,7 @@ def stream(
         recorder.round(*counted(ctx, outcome), target=1, draft=draft.forwards)
         target.commit(verified, outcome.count)
         target.law.advance(verified.next, outcome.count == verified.n + 1)
+        target.law.came(outcome.tokens, outcome.count, verified.path)
         ctx.extend(outcome, target.hidden)
         if proposer is not None:
             proposer.observe(ctx, outcome)

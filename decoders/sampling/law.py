@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +80,9 @@ class Law:
             ValueError: NaN logits, no token left possible, processors and no prefix.
         """
         if not self.processors:
-            return self.checked(self.of(logits), logits)
+            if (broken := _impossible(logp := self.of(logits), logits)) is not None:
+                raise _nothing_left(broken.nonzero()[0].tolist(), broken)
+            return logp
         if prefix is None:
             raise ValueError("this law has processors, which look at the prefix; give it")
         return self.start(prefix)(logits[:, None])[:, 0]
@@ -122,22 +125,6 @@ class Law:
             logp = _kept(logp, _smallest_set(logp, -(-logp - entropy).abs(), self.typical))
         return logp
 
-    def checked(self, logp: Float[Tensor, "*rows V"], logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
-        """`logp`, unless it is no law, as NaN logits or logits of -inf throughout make it.
-
-        Raises:
-            ValueError: That.
-        """
-        if not torch.isfinite(logp.amax(-1)).all():
-            if logits.isnan().any():
-                raise ValueError("NaN logits; the model's weights, condition or dtype are at fault")
-            place = (~torch.isfinite(logp.amax(-1))).nonzero()[0].tolist()
-            raise ValueError(
-                f"the law leaves no token possible, or one infinitely probable, at {place} of {list(logp.shape[:-1])}; "
-                "processors that forbid every token, or a stream of negative weight that forbids a token, are at fault"
-            )
-        return logp
-
 
 def guidance(scale: float) -> tuple[float, ...]:
     """Weights of classifier-free guidance: of the conditioned stream and, unless the scale is 1, of the other."""
@@ -163,12 +150,21 @@ class LawState:
     """A law behind a prefix: R rows, one tracker for each of its processors.
 
     A round is `block`, which moves along the draft, then `settle` on what was accepted, then `advance` by the step that
-    came next. Without processors all three cost nothing.
+    came next, and `came` of all that came out. Without processors these cost nothing.
+
+    Args:
+        law: What it is without a prefix.
+        rows: R.
+        trackers: One for each processor.
+        checked: Look at values.
+        drafts: It is a drafter's: where nothing is possible, all is, instead of an error, as nothing but a draft comes
+            of it.
     """
 
-    def __init__(self, law: Law, rows: int, trackers: list[Tracker], checked: bool = True):
-        self.law, self.rows, self.trackers, self.looks = law, rows, trackers, checked
+    def __init__(self, law: Law, rows: int, trackers: list[Tracker], checked: bool = True, drafts: bool = False):
+        self.law, self.rows, self.trackers, self.looks, self.drafts = law, rows, trackers, checked, drafts
         self._drafted: Draft | None = None  # since `block`
+        self._faults: dict[tuple[int, int], ValueError] = {}  # of rows and slots of the block that have no law
         self._nodes: list[Tracker] = []  # of a tree, row r and slot i at r * (N + 1) + i
 
     @property
@@ -183,10 +179,14 @@ class LawState:
         return combined(logits, self.law.streams, self.law.plausible)
 
     def __call__(self, logits: Float[Tensor, "R S Q V"]) -> Float[Tensor, "R S Q V"]:
-        """Log-probabilities of what comes behind the prefix; of each of S logits there."""
+        """Log-probabilities of what comes behind the prefix; of each of S logits there.
+
+        Raises:
+            ValueError: NaN logits, or no token is possible.
+        """
         if not self.trackers:
-            return self._look(self.law.of(logits), logits)
-        return torch.stack([self._next(self.trackers, part) for part in logits.unbind(1)], 1)
+            return self._possible(self.law.of(logits), logits, self._reason, None)
+        return torch.stack([self._behind(part) for part in logits.unbind(1)], 1)
 
     def log_prob(self, logp: Float[Tensor, "*rows V"], tokens: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
         """Log-probability of each token under its law."""
@@ -198,28 +198,55 @@ class LawState:
             tracker.advance(tokens, moves)
 
     def fork(self, rows: Int[Tensor, "S"] | None = None) -> LawState:
-        """The same law behind the same prefix, to be moved on its own; drafters take this.
+        """The same law behind the same prefix, to be moved on its own.
 
         Args:
             rows: Row s is a copy of row `rows[s]`, as searches need; default: all, in order.
         """
         rows = torch.arange(self.rows) if rows is None else rows
-        return LawState(self.law, len(rows), [tracker.fork(rows) for tracker in self.trackers], self.looks)
+        return LawState(self.law, len(rows), [tracker.fork(rows) for tracker in self.trackers], self.looks, self.drafts)
+
+    def drafting(self, law: Law | None = None) -> LawState:
+        """A fork for a drafter, with its processors behind another law if one is given."""
+        fork = self.fork()
+        return LawState(law or self.law, self.rows, fork.trackers, self.looks, drafts=True)
 
     def block(self, logits: Float[Tensor, "R N_plus_1 Q V"], draft: Draft) -> Float[Tensor, "R N_plus_1 Q V"]:
-        """Log-probabilities behind the prefix, and behind each node of the draft."""
+        """Log-probabilities behind the prefix, and behind each node of the draft.
+
+        A node behind which no token is possible gets a law of all tokens: it may yet fall, and then nobody asks.
+
+        Raises:
+            ValueError: NaN logits, or no token is possible behind the prefix.
+        """
         self._drafted = draft = draft if draft.slots else Draft.empty(self.rows, draft.tokens.shape[2], logits.device)
+        self._faults = {}
         if not self.trackers:
-            return self._look(self.law.of(logits), logits)
+            return self._possible(self.law.of(logits), logits, self._reason)
         if draft.parent is not None:
             return self._tree(logits, draft)
         present, laws, row = draft.present(), [], torch.arange(len(logits), device=logits.device)
         for slot in range(logits.shape[1]):
             # Behind its last node a row is asked again what it was asked there, so that trackers stay where they are.
-            laws.append(self._next(self.trackers, logits[row, draft.count.clamp(max=slot)]))
+            laws.append(self._behind(logits[row, draft.count.clamp(max=slot)], slot))
             if slot < draft.slots:
                 self.advance(draft.tokens[:, slot], present[:, slot])
         return torch.stack(laws, 1)
+
+    def came(self, tokens: Int[Tensor, "R K Q"], count: Int[Tensor, "R"], path: Int[Tensor, "R K"] | None) -> None:
+        """The first `count` steps of each row came out of the block, the accepted nodes of the path and one behind.
+
+        Raises:
+            ValueError: One of them came where no token was possible.
+        """
+        for (row, slot), fault in self._faults.items():
+            used = range(int(count[row]))
+            if path is not None and used:
+                used = [0, *(path[row, : len(used) - 1] + 1).tolist()]
+            if slot in used:
+                raise fault
+        for tracker in self.trackers:
+            tracker.came(tokens, count)
 
     def settle(self, n: Int[Tensor, "R"], path: Int[Tensor, "R K"] | None) -> None:
         """Behind `block`: keep the first `n` nodes of the path alone; None is the path of a chain."""
@@ -255,7 +282,15 @@ class LawState:
             tokens = draft.tokens[row, (at - 1).clamp(0)].reshape(-1, codebooks)
             for tracker in self._nodes:
                 tracker.advance(tokens, moves.flatten())
-        return result
+
+        def reason(row: int, slot: int) -> str | None:
+            return next(filter(None, (tracker.why(row * slots + slot) for tracker in self._nodes)), None)
+
+        return self._possible(result, logits, reason)
+
+    def _behind(self, logits: Float[Tensor, "R Q V"], slot: int = 0) -> Float[Tensor, "R Q V"]:
+        """What comes behind where the trackers stand, which is a slot of the block."""
+        return self._possible(self._next(self.trackers, logits)[:, None], logits[:, None], self._reason, slot)[:, 0]
 
     def _next(self, trackers: list[Tracker], logits: Float[Tensor, "R Q V"]) -> Float[Tensor, "R Q V"]:
         changed = logits.float()
@@ -265,11 +300,57 @@ class LawState:
         logp = self.law.truncated(full)
         for tracker in trackers:
             logp = tracker.law(logp, full)
-        logp = most_probable(logp) if self.certain else logp.log_softmax(-1)
-        return self._look(logp, changed)
+        return most_probable(logp) if self.certain else logp.log_softmax(-1)
 
-    def _look(self, logp: Tensor, logits: Tensor) -> Tensor:
-        return self.law.checked(logp, logits) if self.looks else logp
+    def _possible(
+        self,
+        logp: Float[Tensor, "R S Q V"],
+        logits: Float[Tensor, "R S Q V"],
+        reason: Callable[[int, int], str | None],
+        first: int | None = 0,
+    ) -> Float[Tensor, "R S Q V"]:
+        """`logp` with a law of all tokens where it is none, as logits of -inf throughout make it.
+
+        Args:
+            reason: Of a row and slot, why that is, if anybody knows.
+            first: Slot of the block that the first of these is; None: all come behind the prefix, as slot 0 does.
+
+        Raises:
+            ValueError: NaN logits, or no law behind the prefix.
+        """
+        if not self.looks or (broken := _impossible(logp, logits)) is None:
+            return logp
+        for place in [] if self.drafts else broken.nonzero().tolist():
+            told = reason(place[0], place[1])
+            fault = ValueError(told) if told else _nothing_left(place, broken)
+            if not (slot := 0 if first is None else first + place[1]):
+                raise fault
+            self._faults[place[0], slot] = fault
+        return logp.masked_fill(broken[..., None], -math.log(logp.shape[-1]))
+
+    def _reason(self, row: int, slot: int = 0) -> str | None:
+        """Why no token is possible where the trackers stand, as the first says that can."""
+        return next(filter(None, (tracker.why(row) for tracker in self.trackers)), None)
+
+
+def _impossible(logp: Float[Tensor, "*rows V"], logits: Float[Tensor, "*rows V"]) -> Bool[Tensor, "*rows"] | None:
+    """Where a law leaves no token; None: nowhere.
+
+    Raises:
+        ValueError: NaN logits.
+    """
+    if torch.isfinite(best := logp.amax(-1)).all():
+        return None
+    if logits.isnan().any():
+        raise ValueError("NaN logits; the model's weights, condition or dtype are at fault")
+    return ~torch.isfinite(best)
+
+
+def _nothing_left(place: list[int], broken: Tensor) -> ValueError:
+    return ValueError(
+        f"the law leaves no token possible, or one infinitely probable, at {place} of {list(broken.shape)}; "
+        "processors that forbid every token, or a stream of negative weight that forbids a token, are at fault"
+    )
 
 
 def draw(logp: Float[Tensor, "*rows V"], gumbel: Float[Tensor, "*#rows V"]) -> Int[Tensor, "*rows"]:

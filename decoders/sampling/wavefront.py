@@ -73,7 +73,7 @@ def decode_wavefront(
         ValueError: What `stream` raises; a model of another kind; fewer than one loop.
     """
     law, noise = law or Law(), noise or Noise(0)
-    lengths, room = fitting(model, prompt, lengths, steps, law, window, forced)
+    lengths, room = fitting(model, prompt, lengths, steps, law, window, forced, positions)
     if loops < 1 or not settled >= 0:
         raise ValueError(f"{loops} loops of a pass, settled at {settled}; expected 1 or more, and 0 or more")
     rows, copies, most = len(room), len(law.streams), int(room.max())

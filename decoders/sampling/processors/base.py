@@ -32,6 +32,18 @@ class Tracker(ABC):
         """
         return logp
 
+    def why(self, row: int) -> str | None:
+        """Why nothing may come next in that row, if this part forbids it and can say more than that."""
+        return None
+
+    def came(self, tokens: Int[Tensor, "R K Q"], count: Int[Tensor, "R"]) -> None:
+        """The first `count[r]` steps of each row came out, in the one run that this tracker and its forks belong to.
+
+        `advance` follows drafts, too, and drafters have forks of their own; this is told once a round, and never of
+        what does not stand, so that a processor can remember from one run to the next.
+        """
+        return None
+
     @abstractmethod
     def advance(self, tokens: Int[Tensor, "R Q"], moves: Bool[Tensor, "R"]) -> None:
         """One step came, in those rows that move. Tokens may be input-only ids, behind the vocabulary."""
@@ -46,7 +58,13 @@ class Tracker(ABC):
 
 
 class Processor(ABC):
-    """A setting of one such part. It may remember things from one run to the next; a tracker remembers one run."""
+    """A setting of one such part. It may remember things from one run to the next; a tracker remembers one run.
+
+    It is a part of the law: what methods declare about their output, they declare of the law with it.
+
+    Cost: no forward pass. But the laws of a drafted block are found slot after slot, those of a tree level after level
+    with a tracker for each node, where a law without processors gives all at once.
+    """
 
     @abstractmethod
     def start(self, tokens: Int[Tensor, "R S Q"], lengths: Int[Tensor, "R"]) -> Tracker:
@@ -77,7 +95,7 @@ class PrefixProcessor(Processor):
 
 
 class PrefixTracker(Tracker):
-    """Remembers the prefix of each row."""
+    """Remembers the prefix of each row. Each fork, such as a drafter's or a tree's, copies it."""
 
     def __init__(self, processor: PrefixProcessor, tokens: Int[Tensor, "R S Q"], lengths: Int[Tensor, "R"]):
         self.processor, self.tokens, self.lengths = processor, tokens, lengths

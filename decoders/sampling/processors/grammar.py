@@ -23,8 +23,11 @@ class Grammar(Processor):
 
     What a token may be is decided by its bytes alone: every way to cut a sentence into tokens is allowed, so what is
     left is the model's own law, cut and renormalised at each step (which is not the model's law of sentences: Park et
-    al., "Grammar-Aligned Decoding", arXiv 2405.21047). The parser is that of `llguidance`; it runs on the CPU, and each
-    step waits for the device. Behind the end nothing but the end comes.
+    al., "Grammar-Aligned Decoding", arXiv 2405.21047). Behind the end nothing but the end comes.
+
+    Cost: the parser is that of `llguidance` and runs on the CPU. For each step of each row it is told a token, for
+    which it waits for the device, and gives a mask of the vocabulary. Each fork, such as a drafter's or a tree's,
+    copies it.
 
     Models of one codebook only; their tokens that are not text are forbidden. Tokens behind the vocabulary, as layouts
     force them, are no text: the grammar goes on behind them.
@@ -53,20 +56,19 @@ class Grammar(Processor):
         self._matcher = self._parser()
         if (kind == "lark" and not lark_ends(text)) or (kind == "json" and not json_ends(text)):
             raise self.error("can't be satisfied: what it begins with always needs itself again, and never ends")
-        self.allowed(self._matcher.deep_copy())  # there is a first token
+        if not self.allowed(first := self._matcher.deep_copy()).any():
+            raise ValueError(self.unsatisfied(first))
 
     def allowed(self, matcher: Any) -> Bool[Tensor, "known"]:
-        """What may come next.
-
-        Raises:
-            ValueError: Nothing.
-        """
+        """What may come next."""
         mask = torch.frombuffer(bytearray(matcher.compute_logit_bias()), dtype=torch.uint8).bool()
         mask[self.end] = matcher.is_accepting()
-        if not mask.any():
-            reason = matcher.get_error().strip().split("\n")[0] or "no sentence goes on like this"
-            raise self.error(f"can't be satisfied, or not by the tokens of this vocabulary: {reason}")
         return mask
+
+    def unsatisfied(self, matcher: Any) -> str:
+        """Of a parser that allows nothing, why."""
+        reason = matcher.get_error().strip().split("\n")[0] or "no sentence goes on like this"
+        return str(self.error(f"can't be satisfied, or not by the tokens of this vocabulary: {reason}"))
 
     def complete(self, tokens: Sequence[int]) -> bool:
         """Whether these tokens, up to the end if it is among them, are a sentence."""
@@ -77,6 +79,13 @@ class Grammar(Processor):
             if token < self.known and self.pieces[token] and not matcher.consume_token(token):
                 return False
         return bool(matcher.is_accepting())
+
+    def told(self, tokens: Sequence[int]) -> Any:
+        """A parser that knows these tokens."""
+        matcher = self._matcher.deep_copy()
+        for token in tokens:
+            matcher.consume_token(token)
+        return matcher
 
     def start(self, tokens: Int[Tensor, "R S Q"], lengths: Int[Tensor, "R"]) -> GrammarTracker:
         if tokens.shape[2] != 1:
@@ -131,18 +140,31 @@ class _Where(Enum):
 
 @dataclass
 class _Row:
-    """A parser, and for each step since it was forked where it led and whether the parser was told."""
+    """A parser, the tokens that it was told, and for each step since the fork where it led and whether it was told.
+
+    A parser that was asked where nothing can follow is broken and does not come back; it is made anew from its tokens.
+    """
 
     parser: Any
     begin: _Where = _Where.WITHIN
     steps: list[tuple[_Where, bool]] = field(default_factory=list)
+    told: list[int] = field(default_factory=list)
 
     @property
     def where(self) -> _Where:
         return self.steps[-1][0] if self.steps else self.begin
 
     def fork(self) -> _Row:
-        return _Row(self.parser.deep_copy(), self.where)
+        return _Row(self.parser.deep_copy(), self.where, told=self.told.copy())
+
+    def tell(self, token: int) -> None:
+        self.parser.consume_token(token)
+        self.told.append(token)
+
+    def forget(self, count: int) -> None:
+        """The last so many tokens."""
+        self.parser.rollback(count)
+        del self.told[len(self.told) - count :]
 
 
 class GrammarTracker(Tracker):
@@ -169,7 +191,15 @@ class GrammarTracker(Tracker):
                 mask[self.grammar.end] = True
             else:
                 mask[:known] = self.grammar.allowed(row.parser)
+                if not mask.any():
+                    row.parser = self.grammar.told(row.told)
         return logits.masked_fill(~allowed[:, None].to(logits.device), -torch.inf)
+
+    def why(self, row: int) -> str | None:
+        here, parser = self.rows[row], self.rows[row].parser.deep_copy()
+        if here.where is not _Where.WITHIN or self.grammar.allowed(parser).any():
+            return None
+        return self.grammar.unsatisfied(parser)
 
     def advance(self, tokens: Int[Tensor, "R Q"], moves: Bool[Tensor, "R"]) -> None:
         for row, token, moved in zip(self.rows, tokens[:, 0].tolist(), moves.tolist(), strict=True):
@@ -179,7 +209,7 @@ class GrammarTracker(Tracker):
     def rollback(self, n: Int[Tensor, "R"]) -> None:
         for row, count in zip(self.rows, n.tolist(), strict=True):
             kept = len(row.steps) - count
-            row.parser.rollback(sum(told for _, told in row.steps[kept:]))
+            row.forget(sum(told for _, told in row.steps[kept:]))
             row.begin, row.steps = row.steps[kept - 1][0] if kept else row.begin, []
 
     def fork(self, rows: Int[Tensor, "S"]) -> GrammarTracker:
@@ -194,6 +224,6 @@ class GrammarTracker(Tracker):
             return (_Where.ENDED if over else _Where.ASTRAY), False
         text = token < self.grammar.known and self.grammar.pieces[token]
         if row.where is _Where.WITHIN and text and row.parser.validate_tokens([token]):
-            row.parser.consume_token(token)
+            row.tell(token)
             return _Where.WITHIN, True
         return _Where.ASTRAY, False

@@ -45,7 +45,7 @@ def draw_chain(
     n = min(n, int(ctx.room.max()) - 1)
     if n < 1:
         return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
-    law, tokens, laws = ctx.law.fork(), [], []
+    law, tokens, laws = ctx.law.drafting(), [], []
     count, sure = (ctx.room - 1).clamp(0, n), torch.ones_like(logits[:, 0, 0, 0])
     steps = (ctx.length[:, None] + torch.arange(n, device=ctx.length.device)).split(1, 1)
     noise = ctx.noise.gumbel(torch.cat(steps, 1), *logits.shape[2:])  # at once: half of its time is the calls

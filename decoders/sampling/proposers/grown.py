@@ -12,7 +12,6 @@ from torch import Tensor
 
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.draft import Draft
-from zoo.decoders.sampling.law import LawState
 from zoo.decoders.sampling.proposers.base import Context
 from zoo.decoders.sampling.proposers.chain import Logits
 from zoo.decoders.sampling.proposers.draft_model import DraftModel
@@ -64,9 +63,7 @@ class Reader:
     def __init__(self, proposer: Grown, ctx: Context, root: Logits):
         self.proposer, self.ctx, self.root = proposer, ctx, root
         self.forwards = 1
-        fork = ctx.law.fork()
-        law = replace(fork.law, temperature=1.0) if fork.certain else fork.law
-        self.law = LawState(law, fork.rows, fork.trackers, fork.looks)
+        self.law = ctx.law.drafting(replace(ctx.law.law, temperature=1.0) if ctx.law.certain else None)
         self._noise = root.new_zeros(ctx.rows, 0, *root.shape[2:], dtype=torch.float32)
 
     def laws(self, tree: Draft) -> Float[Tensor, "R N_plus_1 Q V"]:

@@ -21,8 +21,11 @@ class Heads(Proposer):
 
     Parallel heads, which give all nodes of a level the same candidates: Stern et al., "Blockwise Parallel Decoding"
     (arXiv 1811.03115), with trees Cai et al., "Medusa" (arXiv 2401.10774). Sequential heads, which read the way to the
-    node: Ankner et al., "Hydra" (arXiv 2402.05109); of this kind is Cheng et al., "Recurrent Drafter" (arXiv
-    2403.09919).
+    node: Ankner et al., "Hydra" (arXiv 2402.05109).
+
+    Cheng et al., "Recurrent Drafter" (arXiv 2403.09919), is not here. It reads the way, too, but by one recurrent cell
+    for all levels, and drafts what a beam search finds. Here each level has weights of its own, which read all steps of
+    the way at once; and which ranks of candidates a tree has is fixed before the run, whatever they turn out to be.
 
     Candidates are ranked by what the target's law makes of their logits, with the noise of the step that is drafted as
     rules of shared noise want; what has no chance under that law comes last, by its logits. So at temperature 0 a node
@@ -79,7 +82,7 @@ class Heads(Proposer):
             slots = hidden[:, None].expand(-1, nodes if sequential else 1, -1)
             logits = self.heads(slots, level, ways if sequential else None, self._decoder)
             gumbel = ctx.noise.gumbel((ctx.length + level)[:, None], *logits.shape[2:])
-            ranked = _ranked(ctx.law(logits) + gumbel, logits, self.width)
+            ranked = _ranked(ctx.law.drafting()(logits) + gumbel, logits, self.width)
             return ranked.transpose(2, 3).expand(-1, nodes, -1, -1)
 
         return self._tree.filled(ctx, n, candidates)

@@ -13,7 +13,6 @@ from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.checks import promised
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.fixed import as_certain, restored
-from zoo.decoders.sampling.law import LawState
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.draft_model import DraftModel
 from zoo.decoders.sampling.rules import Equal, Scores, in_line, slot_of
@@ -69,13 +68,12 @@ class Staged(DraftModel):
 
     def _inner(self, ctx: Context, count: Int[Tensor, "R"], nothing: Draft, state: State) -> Context:
         """What the inner proposer looks at: a run of the draft model, which has given its first step."""
-        logits, fork = self._read(ctx, state), ctx.law.fork()
-        law = replace(fork.law, streams=(1.0,), plausible=None)
+        logits = self._read(ctx, state)
         inner = replace(
             ctx,
             tokens=ctx.tokens.clone(),
             room=count,
-            law=LawState(law, fork.rows, fork.trackers, fork.looks),
+            law=ctx.law.drafting(replace(ctx.law.law, streams=(1.0,), plausible=None)),
             model=self.model,
             state=state.fork(),
             densities=False,

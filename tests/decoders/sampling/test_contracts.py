@@ -14,7 +14,7 @@ from zoo.decoders.base import DecoderInfo, Output, TokenModel
 from zoo.decoders.sampling import Draft, Exactness, Law, Noise, decode, stream
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.processors import PrefixProcessor, PrefixTracker, Processor, RepetitionPenalty
-from zoo.decoders.sampling.proposers import DraftModel, NGram, Proposer
+from zoo.decoders.sampling.proposers import DraftModel, Jacobi, NGram, Proposer, Recycling
 from zoo.decoders.sampling.rules import Equal, Rule, Verified
 from zoo.decoders.state import State, open_block
 
@@ -132,15 +132,18 @@ class Novel(Processor):
         return self.Watch(_Forbid(self, int(lengths[0])), tokens.clone(), lengths.clone())
 
     class Watch(PrefixTracker):
-        def advance(self, tokens, moves):
-            if (self.lengths == self.processor.begin).all():
-                self.processor.novel.found |= set(tokens[moves, 0].tolist())
-            super().advance(tokens, moves)
+        def came(self, tokens, count):
+            if not self.processor.told:
+                self.processor.novel.found |= set(tokens[count > 0, 0, 0].tolist())
+            self.processor.told = True
+
+        def fork(self, rows):
+            return type(self)(self.processor, self.tokens[rows], self.lengths[rows])
 
 
 class _Forbid(PrefixProcessor):
     def __init__(self, novel, begin):
-        self.novel, self.begin = novel, begin
+        self.novel, self.begin, self.told = novel, begin, False
 
     def logits(self, logits, tokens, lengths):
         first = (lengths == self.begin)[:, None, None]
@@ -149,13 +152,20 @@ class _Forbid(PrefixProcessor):
         return logits.masked_fill(first & ids, -math.inf)
 
 
-def test_a_processor_may_remember_from_run_to_run():
-    novel, toy = Novel(), Toy((5,))
-    law = Law(processors=(novel,))
-    firsts = [int(decode(toy, torch.ones(1, 1, 1).long(), 3, law, Noise(seed)).codes[0, 0]) for seed in range(5)]
-    assert sorted(firsts) == [0, 1, 2, 3, 4]
+@pytest.mark.parametrize(
+    "make", [lambda: None, Random, lambda: DraftModel(Toy((5,), seed=3)), lambda: Recycling(3), NGram, Jacobi]
+)
+def test_a_processor_may_remember_from_run_to_run(make):
+    """It is told what came out, and not what drafts and their trees bet on."""
+    toy, prompt = Toy((5,)), torch.ones(1, 1, 1).long()
+    firsts, law = [], Law(processors=(Novel(),))
+    for seed in range(5):
+        firsts.append(decode(toy, prompt, 3, law, Noise(seed), make()).codes.flatten().tolist())
+    assert sorted(first for first, *_ in firsts) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="no token possible"):
-        decode(toy, torch.ones(1, 1, 1).long(), 3, law)
+        decode(toy, prompt, 3, law, proposer=make())
+    law = Law(processors=(Novel(),))
+    assert firsts == [decode(toy, prompt, 3, law, Noise(seed)).codes.flatten().tolist() for seed in range(5)]
 
 
 class Momentum(PrefixProcessor):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
@@ -326,6 +328,10 @@ class Bad(Proposer):
         return self.draft
 
 
+def tree(*parents: int) -> torch.Tensor:
+    return torch.tensor([parents] * 3)
+
+
 def test_proposers_that_break_their_promise_are_named(model, prompt):
     three = torch.full((3,), 2)
     zeros = torch.zeros(3, 2, 2).long()
@@ -336,6 +342,14 @@ def test_proposers_that_break_their_promise_are_named(model, prompt):
         (Draft(zeros[:2], three[:2]), "asked for"),
         (Draft(zeros[..., :1], three), "asked for"),
         (Draft(zeros, three * 2), "or more nodes than slots"),
+        (Draft(zeros, three[:2]), r"Bad drafted a count of \[2\]; expected one for each of 3 rows"),
+        (None, "Bad drafted NoneType; expected a Draft"),
+        (Draft(zeros, three, tree(-2, -1)), r"Bad drafted a tree of parents \[-2, -1\]; expected of each node a slot"),
+        (Draft(zeros, three, tree(-1, 1)), r"parents \[-1, 1\]"),
+        (Draft(zeros, three, tree(1, 0)), r"parents \[1, 0\]"),
+        (Draft(zeros, three, tree(-1)), r"parents of \[3, 1\]"),
+        (Draft(zeros, three, None, zeros[..., None] * 0.0), r"from laws of \[3, 2, 2, 1\]; expected \[3, 2, 2, 11\]"),
+        (Draft(zeros, three, None, torch.full((3, 2, 2, 11), torch.nan)), "Bad drafted from laws that hold NaN"),
     ]:
         with pytest.raises(ValueError, match=message):
             decode(model, prompt, 9, proposer=Bad(draft))
@@ -343,6 +357,31 @@ def test_proposers_that_break_their_promise_are_named(model, prompt):
         decode(model, prompt, 9, proposer=Bad(Draft(zeros, three, zeros[..., 0] - 1)), rule="rejection")
     with pytest.raises(ValueError, match=r"cards \(3,\), the target \(11, 7\)"):
         decode(model, prompt, 9, proposer=DraftModel(Toy()))
+
+
+class Gapped(DraftModel):
+    """Its drafts end before a slot, or have a gap there, and behind that a node that is no bet either."""
+
+    def __init__(self, slot: int, filled: bool):
+        super().__init__(small_decoder(layers=1, seed=4))
+        self.slot, self.filled = slot, filled
+
+    def propose(self, ctx, n):
+        draft = super().propose(ctx, n)
+        if not self.filled or draft.slots <= self.slot:
+            return replace(draft, count=draft.count.clamp(max=self.slot))
+        logq = draft.logq.clone()
+        logq[:, self.slot, 1].scatter_(-1, draft.tokens[:, self.slot, 1:], -torch.inf)
+        return replace(draft, logq=logq)
+
+
+@pytest.mark.parametrize("rule", ["rejection", "block", "coupled", "gumbel"])
+@pytest.mark.parametrize("slot", [0, 1, 2])
+def test_a_node_that_its_own_law_calls_impossible_is_no_bet(model, prompt, rule, slot):
+    whole, part = (
+        decode(model, prompt, 8, noise=NOISE, proposer=Gapped(slot, filled), rule=rule) for filled in (True, False)
+    )
+    assert torch.equal(whole.codes, part.codes) and torch.equal(whole.trace.accepted, part.trace.accepted)
 
 
 def test_what_is_behind_a_draft_s_count_may_be_anything(model, prompt):
@@ -368,6 +407,9 @@ def test_bad_input_gives_one_clear_error(model, prompt):
         decode(model, prompt, 3, lengths=torch.tensor([4, 5, 1]))
     with pytest.raises(ValueError, match=r"forced tokens are \[1, 3\]; expected \[3 or 1, steps, 2\]"):
         decode(model, prompt, 3, forced=torch.full((1, 3), -1))
+    for positions, wanted in [(torch.arange(4)[None], "3 or 1, 6 or more"), (torch.arange(9).expand(2, -1), "3 or 1")]:
+        with pytest.raises(ValueError, match=rf"positions are .*; expected \[{wanted}"):
+            decode(model, prompt, 3, positions=positions)
     with pytest.raises(ValueError, match="window is 0"):
         decode(model, prompt, 3, proposer=NGram(), window=0)
 
