@@ -1,7 +1,9 @@
 """Heads that look several steps ahead, on the hidden states of any decoder that already exists.
 
 Cai et al., "Medusa" (arXiv 2401.10774): each head is a residual block and a matrix, and reads the hidden state alone.
-Ankner et al., "Hydra" (arXiv 2402.05109): it reads the steps between, too.
+Ankner et al., "Hydra" (arXiv 2402.05109): it reads the steps between, too, all in one product of its own. A cell that
+reads them one by one and is shared by all levels, as of Cheng et al., "Recurrent Drafter" (arXiv 2403.09919), is not
+here, nor its beam search.
 """
 
 from __future__ import annotations

@@ -31,8 +31,9 @@ class HeadsRecipe(TokenRecipe):
     """Trains heads on a frozen decoder, of whose layout and conditions they are; see `TokenRecipe` for what else.
 
     Parallel heads: Stern et al., "Blockwise Parallel Decoding" (arXiv 1811.03115), Cai et al., "Medusa" (arXiv
-    2401.10774). Sequential heads: Ankner et al., "Hydra" (arXiv 2402.05109); Cheng et al., "Recurrent Drafter" (arXiv
-    2403.09919). They start as the decoder's own head, if it is an `AutoregressiveDecoder`.
+    2401.10774). Sequential heads: Ankner et al., "Hydra" (arXiv 2402.05109); as in Cheng et al., "Recurrent Drafter"
+    (arXiv 2403.09919), but each level has weights of its own where that has one recurrent cell. They start as the
+    decoder's own head, if it is an `AutoregressiveDecoder`.
 
     With `learn_from="law"`, a head learns the decoder's own law of the step that it stands for, given the data up to
     there: what the decoder would say counts, not what the data do (Hydra, Recurrent Drafter). With `written`, the

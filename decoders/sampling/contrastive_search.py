@@ -37,7 +37,10 @@ def contrastive_search(
     between the hidden state of a candidate, once it is read, and those of all steps before it, the prompt included.
     Nothing is random. Hidden states are those of `Output`.
 
-    Cost: a forward pass of 1 + `candidates` slots a step, as a tree; the prompt is read twice.
+    Output: identical to reading the candidates one by one and taking the best; it is no draw from the law.
+
+    Cost: a forward pass of 1 + `candidates` slots a step, as a tree; the prompt is read twice. Hidden states of all
+    steps are kept, and compared with each candidate's.
 
     Args:
         model: Of one codebook, able to run trees.

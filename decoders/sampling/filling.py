@@ -153,9 +153,11 @@ class Filling:
         return grid.first if self.stages[number].step else self.open(grid, number).flatten(1).sum(1)
 
     def _kept(self, view: View) -> Bool[Tensor, "R S Q"]:
-        kept = self.chooser.choose(view)
+        kept, name = self.chooser.choose(view), type(self.chooser).__name__
+        if not isinstance(kept, Tensor) or kept.dtype != torch.bool or kept.shape != view.open.shape:
+            given = f"{kept.dtype} {list(kept.shape)}" if isinstance(kept, Tensor) else type(kept).__name__
+            raise ValueError(f"{name} chose by {given}; a chooser must return bool {list(view.open.shape)}")
         if (kept & ~(view.open | view.filled)).any():
-            name = type(self.chooser).__name__
             raise ValueError(f"{name} keeps places that are known, outside the row, or of another level")
         return kept
 

@@ -95,7 +95,10 @@ class Chooser(ABC):
 class Ranked(Chooser):
     """Keeps what was filled, and as many candidates as the schedule says, those of the highest score.
 
-    The order of filling in and the schedule are what the process is: there is none that it stands for.
+    Output: identical, as the order of filling in and the schedule are what the process is: there is none that it stands
+    for. Candidates of one step were drawn blind to each other, whatever is kept of them.
+
+    Cost: no forward pass; two sorts of a row's places in each step, and what the score takes.
     """
 
     @abstractmethod

@@ -16,6 +16,9 @@ class Confidence(Ranked):
 
     Chang et al., "MaskGIT" (arXiv 2202.04200). Confidence is that of the model at temperature 1, not of the law.
 
+    Output: identical, as a process of its own; see `Ranked`. Cost: no forward pass but sorting, and with a temperature
+    a random number for each place.
+
     Attributes:
         temperature: Of the noise before the first step; it falls in a straight line to 0 at the last one. 0: none.
             MaskGIT's images take 4.5.

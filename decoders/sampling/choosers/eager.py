@@ -23,6 +23,11 @@ class Eager(Chooser):
     more are taken. With one step for each place and the schedule "linear" that is one candidate a step, and all others
     are the chooser's own doing.
 
+    Approximate: candidates that are kept at once were drawn blind to each other, where the process draws the later ones
+    in the light of those before.
+
+    Cost: that of the order, and of telling what is sure; each step that is saved saves its pass.
+
     Attributes:
         order: What keeps candidates by the schedule.
     """
@@ -42,7 +47,10 @@ class Eager(Chooser):
 class Threshold(Eager):
     """All candidates are kept that the model gives at least this probability.
 
-    Wu et al., "Fast-dLLM" (arXiv 2505.22618).
+    Wu et al., "Fast-dLLM" (arXiv 2505.22618). Their cache is no part of this.
+
+    Approximate, as candidates that are kept at once were drawn blind to each other; the higher the threshold, the less
+    that matters. Cost: that of the order, and a comparison for each place.
 
     Attributes:
         probability: In (0, 1]. The authors take 0.9, for text.

@@ -22,6 +22,9 @@ class Halton(Ranked):
     Besnier et al., "Halton scheduler for masked generative image transformer" (arXiv 2503.17076): places that are
     filled in one step lie far apart, and so know little of each other. One axis takes base 2, two take 2 and 3.
 
+    Output: identical, as a process of its own; see `Ranked`. Cost: no forward pass; in each step, Python and a look-up
+    for each row, for which a GPU waits. The order of a grid is found once, point by point until each cell was hit.
+
     Raises:
         ValueError: Positions of more axes.
     """

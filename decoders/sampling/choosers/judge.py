@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.at_fault import at_fault
 from zoo.decoders.sampling.choosers.base import View
 
 
@@ -39,14 +40,16 @@ class Judge:
         """Log-probabilities of what stands at each place, at temperature 1.
 
         Raises:
-            ValueError: Another vocabulary, or open codes in other codebooks and no mask token to read them as.
+            ValueError: Another vocabulary, or open codes in other codebooks and no mask token to read them as; errors
+                of the judge's model, such as NaN logits, which say that they are its own.
         """
         info, own = self.model.info, view.logits.log_softmax(-1)
         if (info.codebooks, info.vocabulary) != tuple(own.shape[2:]):
             raise ValueError(f"the judge knows tokens {list(info.cards)}, the decoder others: {list(own.shape[2:])}")
-        state = self.model.init_state(len(own), 0, self.cond)
-        if not info.causal:
-            return self.model(view.tokens, view.positions, state, _seen(view)).logits.log_softmax(-1)
+        with at_fault("the judge"):
+            state = self.model.init_state(len(own), 0, self.cond)
+            if not info.causal:
+                return self.model(view.tokens, view.positions, state, _seen(view)).logits.log_softmax(-1)
         tokens = self._read(view)[:, :-1]
         positions = None if view.positions is None else view.positions[:, :-1]
         if self.begin is not None:
@@ -57,7 +60,8 @@ class Judge:
             )
         if not tokens.shape[1]:
             return own
-        said = self.model(tokens, positions, state).logits.log_softmax(-1)
+        with at_fault("the judge"):
+            said = self.model(tokens, positions, state).logits.log_softmax(-1)
         return torch.cat((own[:, : own.shape[1] - said.shape[1]], said), 1)
 
     def _read(self, view: View) -> Int[Tensor, "R S Q"]:

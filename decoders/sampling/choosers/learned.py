@@ -49,6 +49,12 @@ class Learned(Eager):
     come out in the end, on the decoder's own runs. Theirs sees a block of places at once, this one as many to either
     side of each, so that it fits any number of them. Where a text has ended is not looked for here.
 
+    Approximate: what the filter finds final need not be, and candidates that are kept at once were drawn blind to
+    each other.
+
+    Cost: that of the order, and a convolution of some thousand weights in each step. The filter is trained beforehand,
+    on whole runs of the decoder.
+
     Attributes:
         filter: See `trained_filter`.
         probability: Of being final, from which on a candidate is kept; in (0, 1).
@@ -79,6 +85,8 @@ class Example(NamedTuple):
 @dataclass(frozen=True)
 class Watched(Chooser):
     """Keeps what another chooser keeps, and remembers what a filter is to learn from, for one run.
+
+    Output: identical to the other chooser's. Cost: the other's, and three tensors of the grid's size in each step.
 
     Attributes:
         chooser: The process whose outcome the filter foretells.

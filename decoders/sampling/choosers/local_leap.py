@@ -20,6 +20,12 @@ class LocalLeap(Eager):
     Kong et al., "Accelerating diffusion LLM inference via local determinism propagation" (arXiv 2510.07081). Of grids,
     near is a square around the anchor, in the axes of the positions; codebooks are looked at one by one.
 
+    Approximate: candidates that are kept at once were drawn blind to each other, and near an anchor the threshold is
+    low.
+
+    Cost: that of the order, and a maximum over the neighbours of each place; of grids, a comparison of all pairs of
+    places, whose memory grows with their square.
+
     Attributes:
         anchor: Probability of an anchor; the authors take 0.9, for text.
         near: Probability of what is kept near one; the authors take 0.75.

@@ -16,6 +16,9 @@ class Entropy(Ranked):
     """Places come first whose law has the least entropy, whatever was drawn there.
 
     One of the orders of Ye et al., "Dream 7B" (arXiv 2508.15487).
+
+    Output: identical, as a process of its own; see `Ranked`. Cost: no forward pass; the softmax and the entropy of the
+    logits of each place, and sorting.
     """
 
     def score(self, view: View) -> Float[Tensor, "R S Q"]:
@@ -28,6 +31,9 @@ class Margin(Ranked):
 
     Kim et al., "Train for the worst, plan for the best" (arXiv 2502.06768): where two tokens are about as probable as
     each other, confidence in one of them hides that the place is undecided.
+
+    Output: identical, as a process of its own; see `Ranked`. Cost: no forward pass; the softmax of the logits of each
+    place, its best two, and sorting.
     """
 
     def score(self, view: View) -> Float[Tensor, "R S Q"]:
@@ -40,6 +46,9 @@ class Shuffled(Ranked):
 
     Sahoo et al., "Simple and effective masked diffusion language models" (arXiv 2406.07524). With one place a step, the
     law of the output is the mean over all orders of the product of the model's own laws.
+
+    Output: identical, as a process of its own; see `Ranked`. Cost: no forward pass; a random number for each place, and
+    sorting.
     """
 
     def score(self, view: View) -> Float[Tensor, "R S Q"]:
@@ -48,7 +57,12 @@ class Shuffled(Ranked):
 
 @dataclass(frozen=True)
 class LeftToRight(Ranked):
-    """Places come as they lie, all codebooks of one before the next."""
+    """Places come as they lie, all codebooks of one before the next: the order of autoregressive models.
+
+    Output: identical, as a process of its own; see `Ranked`. With one place a step, a model that foretells each place
+    by those before it gives the same law as `decode`, and at temperature 0 the same tokens. Cost: no forward pass, but
+    sorting.
+    """
 
     def score(self, view: View) -> Float[Tensor, "R S Q"]:
         return -view.places[..., None].expand_as(view.open).float()

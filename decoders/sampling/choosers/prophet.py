@@ -21,6 +21,9 @@ class Prophet(Eager):
     in logits; the gap that is asked for falls over the steps, in three parts of them, as being wrong costs less and
     less. Theirs is the mean over the places where a question's answer is expected, this is that of all open ones.
 
+    Approximate: the candidates that a row keeps at the end were drawn blind to each other. Cost: that of the order, and
+    the best two logits of each place.
+
     Attributes:
         gap: In nats, in the first third of the steps; two thirds of it in the second, one third in the last one.
 

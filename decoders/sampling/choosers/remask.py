@@ -22,7 +22,8 @@ class Remask(Chooser):
     with the probability that each token had when it was drawn. Theirs are draws for each token by itself, these are
     counts: as many as the share says, without replacement.
 
-    A process of its own, that stands for no other; it pays with many steps. Cost: none but sorting.
+    Output: identical, as a process of its own that stands for no other; it pays with many steps. Cost: no forward pass;
+    that of the order, a random number for each place, and sorting.
 
     Attributes:
         share: Of the filled places, at most; in [0, 1].

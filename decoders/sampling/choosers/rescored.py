@@ -22,7 +22,7 @@ class Rescored(Ranked):
     Ziv et al., "MAGNeT" (arXiv 2401.04577). The second model only ranks what the decoder drew. It may be the decoder
     itself, differently conditioned or not at all.
 
-    A process of its own, that stands for no other. Cost: a pass of the second model in each step.
+    Output: identical, as a process of its own that stands for no other. Cost: a pass of the second model in each step.
 
     Attributes:
         judge: The second model.

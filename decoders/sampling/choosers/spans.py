@@ -19,6 +19,8 @@ class Spans(Ranked):
     Ziv et al., "MAGNeT" (arXiv 2401.04577), whose decoder learned to fill in runs. What the schedule leaves of a run
     is kept or left open from left to right.
 
+    Output: identical, as a process of its own; see `Ranked`. Cost: that of the order, and the best of each run.
+
     Attributes:
         length: Of a run, in places.
         order: Ranks candidates.

@@ -23,6 +23,9 @@ class Mirostat(Processor):
     Only steps that stand move the bound: not the prompt, and not what was drafted in vain. Tokens that the law had
     forbidden, as the layout may force them, don't move it either.
 
+    Cost: a few passes over the vocabulary for each step, however long the prefix is. The laws of a draft are kept until
+    it has been judged.
+
     Attributes:
         surprise: What is aimed at, in bits for each token; more than 0.
         rate: How much of a miss the bound takes over, in (0, 1]; the paper takes 0.1.

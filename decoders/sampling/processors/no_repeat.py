@@ -18,6 +18,9 @@ class NoRepeat(PrefixProcessor):
     Paulus et al., "A Deep Reinforced Model for Abstractive Summarization" (arXiv 1705.04304), who take runs of 3. Where
     every token is forbidden, the law has nothing left and says so.
 
+    Cost: for each step, every run of the prefix is compared with its end, and what followed is counted in a table of
+    the vocabulary: time grows with the prefix.
+
     Attributes:
         length: At least 1, which forbids every token that came before, those of the prompt included.
 

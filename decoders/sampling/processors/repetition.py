@@ -18,6 +18,9 @@ class RepetitionPenalty(PrefixProcessor):
     Keskar et al., "CTRL" (arXiv 1909.05858). With a window it forgets: "Penalty Decoding" (Zhu et al., EMNLP 2023).
     Each codebook has its own tokens.
 
+    Cost: for each step, the tokens of the prefix are counted in a table of the vocabulary: time grows with the prefix,
+    with a window, too.
+
     Attributes:
         penalty: Above 1 discourages, below 1 encourages; CTRL takes 1.2.
         window: How many of the last steps count; None: all, the prompt included.

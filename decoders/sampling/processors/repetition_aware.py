@@ -22,6 +22,8 @@ class RepetitionAware(PrefixProcessor):
 
     Each codebook has its own tokens; the prompt counts. Steps that a short prefix lacks count as other tokens.
 
+    Cost: for each step, that of `RepetitionPenalty` and two passes more over the vocabulary.
+
     Attributes:
         threshold: A share of the window, in [0, 1).
         window: How many of the last steps are looked at.

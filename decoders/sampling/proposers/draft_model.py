@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.at_fault import at_fault
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.chain import Logits, draw_chain, surest
@@ -23,12 +24,20 @@ class DraftModel(Proposer):
     Leviathan et al. (arXiv 2211.17192). It reads the first stream only, so that a guided target is drafted for without
     guidance.
 
-    Cost: one forward pass of the draft model for each drafted step.
+    Output: identical under the rule `equal`; drafts are chains, and other rules get the laws that they were drawn from.
+    Where a `confident` draft ends depends on its own steps, as `block` allows, too.
+
+    Cost: one forward pass of the draft model for each drafted step, the first of which reads what came since; a state
+    of its own for all steps.
 
     Args:
         model: Causal, of the target's cards, in eval mode.
         cond: What its `init_state` takes, for the rows of the output.
         confident: Where drafts end early; see `draw_chain`.
+
+    Raises:
+        ValueError: By `start`, a draft model that doesn't fit the target; while it drafts, errors of the draft model,
+            such as NaN logits, which say that they are its own.
     """
 
     def __init__(self, model: TokenModel, cond: Any = None, confident: float = 0.0):
@@ -46,7 +55,8 @@ class DraftModel(Proposer):
                 "causal, and give the codes of a step independently"
             )
         # Two more: rows that lack one or two steps read them in one block.
-        self._state = self.model.init_state(ctx.rows, ctx.capacity + 2, self.cond)
+        with at_fault(self._name):
+            self._state = self.model.init_state(ctx.rows, ctx.capacity + 2, self.cond)
         self._unread, self._drafted = int(ctx.length.max()), None
 
     def propose(self, ctx: Context, n: int) -> Draft:
@@ -55,7 +65,8 @@ class DraftModel(Proposer):
         state = self._state.fork()  # what is drafted is not known
 
         def behind(last: Int[Tensor, "R 1 Q"]) -> Float[Tensor, "R 1 Q V"]:
-            logits, hidden = self.model(last, ctx.places(state.length[:, None], self.model), state)
+            with at_fault(self._name):
+                logits, hidden = self.model(last, ctx.places(state.length[:, None], self.model), state)
             state.commit(None, 1)
             self._hidden = hidden[:, 0]
             return logits
@@ -80,6 +91,10 @@ class DraftModel(Proposer):
             self._drafted = None
         self._unread = int((ctx.length - self._state.length).max())
 
+    @property
+    def _name(self) -> str:
+        return f"the draft model of {type(self).__name__}"
+
     def _read(self, ctx: Context, state: State) -> Float[Tensor, "R 1 Q V"]:
         """Read all known steps; returns the logits behind the last one."""
         row = torch.arange(ctx.rows, device=ctx.length.device)[:, None]
@@ -90,7 +105,8 @@ class DraftModel(Proposer):
             block = ctx.tokens[row, index.clamp(max=ctx.capacity - 1)].where(
                 (index < ctx.length[:, None])[..., None], 0
             )
-            logits, hidden = self.model(block, ctx.places(index, self.model), state)
+            with at_fault(self._name):
+                logits, hidden = self.model(block, ctx.places(index, self.model), state)
             lacks = ctx.length - state.length
             if slots == self._unread:
                 state.commit(None, lacks)

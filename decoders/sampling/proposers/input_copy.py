@@ -8,6 +8,7 @@ from torch import Tensor
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.copies import Step, drafted, steps_of
+from zoo.decoders.sampling.proposers.given import check_given
 
 
 class InputCopy(Proposer):
@@ -27,6 +28,9 @@ class InputCopy(Proposer):
     Args:
         source: int64 `[S, Q]`, of the target's vocabulary, for all rows; None: each row revises its own prompt.
         fallback: Drafts in rows that agree with the source nowhere.
+
+    Raises:
+        ValueError: By `start`, a source that is none of the target's.
     """
 
     def __init__(self, source: Int[Tensor, "S Q"] | None = None, fallback: Proposer | None = None):
@@ -42,6 +46,7 @@ class InputCopy(Proposer):
         if self.source is None:
             self._sources = [steps_of(ctx.tokens[row, :length]) for row, length in enumerate(self._begin)]
         else:
+            check_given(self.source, f"the source of {type(self).__name__}", ctx.model.info)
             self._sources = [steps_of(self.source)] * ctx.rows
         if self.fallback is not None:
             self.fallback.start(ctx)

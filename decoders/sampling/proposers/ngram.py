@@ -19,11 +19,17 @@ class NGram(Proposer):
 
     A match that overlaps the end is a period, and is copied on around it. All codebooks of a step must match.
 
-    Cost: no forward pass; `longest` comparisons of the row's steps.
+    Output: identical under the rule `equal`; drafts are chains without laws, which all rules take.
+
+    Cost: no forward pass; `longest` comparisons of the last step with all steps of the row, and two looks at the tokens
+    a round, for which a GPU waits.
 
     Attributes:
         longest: Steps that are compared at most.
         shortest: Steps that must match.
+
+    Raises:
+        ValueError: Matches of no step, or a longest one below the shortest.
     """
 
     longest: int = 4

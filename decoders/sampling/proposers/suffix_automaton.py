@@ -8,6 +8,7 @@ from torch import Tensor
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.copies import Step, drafted, steps_of
+from zoo.decoders.sampling.proposers.given import check_given
 
 
 class SuffixAutomaton(Proposer):
@@ -21,8 +22,8 @@ class SuffixAutomaton(Proposer):
     Output: identical under the rule `equal`; drafts are chains without laws, which all rules take.
 
     Cost: no forward pass; a few steps of Python for each step that comes, on average, and one look at the tokens a
-    round, for which a GPU waits. The corpus is read when the proposer is made: about a microsecond a step, and some
-    hundred bytes.
+    round, for which a GPU waits. The corpus is read in the first run: about a microsecond a step, and some hundred
+    bytes.
 
     Args:
         corpus: int64 `[S, Q]`, of the target's vocabulary; None: rows know themselves alone.
@@ -44,13 +45,16 @@ class SuffixAutomaton(Proposer):
         if shortest < 1 or ahead < 1:
             raise ValueError(f"matches of {shortest} steps, {ahead} steps copied for each; expected 1 or more")
         self.fallback, self.shortest, self.ahead = fallback, shortest, ahead
-        self._corpus = _Automaton()
-        for step in [] if corpus is None else steps_of(corpus):
-            self._corpus.extend(step)
+        self._unread, self._corpus = corpus, _Automaton()
         self._rows: list[_Automaton]
         self._found: list[tuple[int, int]]  # of each row: state of the corpus, length of the match
 
     def start(self, ctx: Context) -> None:
+        if self._unread is not None:
+            check_given(self._unread, "the corpus of SuffixAutomaton", ctx.model.info)
+            for step in steps_of(self._unread):
+                self._corpus.extend(step)
+            self._unread = None
         self._rows = [_Automaton() for _ in range(ctx.rows)]
         self._found = [(0, 0)] * ctx.rows
         if self.fallback is not None:

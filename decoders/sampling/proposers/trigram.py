@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Int
@@ -12,6 +13,7 @@ from torch import Tensor
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context, Outcome, Proposer
 from zoo.decoders.sampling.proposers.copies import Step, steps_of
+from zoo.decoders.sampling.proposers.given import check_given
 
 Pair = tuple[Step, Step]
 Table = dict[Pair, dict[Step, float]]
@@ -29,7 +31,8 @@ class Trigram(Proposer):
     Output: identical under the rule `equal`, of the same distribution under `recursive`, for which nodes are certain.
 
     Cost: no forward pass; Python for each slot of a block and for each walk, some ten of microseconds each, and looks
-    at the laws for which a GPU waits. Memory of some hundred bytes for each pair that came up.
+    at the laws for which a GPU waits. Memory of some hundred bytes for each pair that came up. A corpus is read in the
+    first run.
 
     Args:
         corpus: int64 `[S, Q]`, of the target's vocabulary; None: tables begin empty.
@@ -38,7 +41,8 @@ class Trigram(Proposer):
         rate: Weight of a new law beside what the table holds.
 
     Raises:
-        ValueError: No candidates, a negative weight, a rate outside (0, 1].
+        ValueError: No candidates, a negative weight, a rate outside (0, 1]; by `start`, a corpus that is none of the
+            target's.
     """
 
     def __init__(
@@ -50,18 +54,17 @@ class Trigram(Proposer):
                 " share in (0, 1]"
             )
         self.width, self.explore, self.rate = width, explore, rate
-        self._corpus: Table = {}
-        steps = [] if corpus is None else steps_of(corpus)
-        for a, b, c in zip(steps, steps[1:], steps[2:], strict=False):
-            self._learn(self._corpus, (a, b), {c: 1.0})
+        self.corpus = corpus
         self._rows: list[Table]
+        self._cards: tuple[int, ...]
 
     def start(self, ctx: Context) -> None:
-        self._rows = [dict(self._corpus) for _ in range(ctx.rows)]
+        if self.corpus is not None:
+            check_given(self.corpus, f"the corpus of {type(self).__name__}", ctx.model.info)
+        self._cards = ctx.model.info.cards
+        self._rows = [dict(self._read) for _ in range(ctx.rows)]
         for table, steps, length in zip(self._rows, ctx.tokens, ctx.length.tolist(), strict=True):
-            known = steps_of(steps[:length])
-            for a, b, c in zip(known, known[1:], known[2:], strict=False):
-                self._learn(table, (a, b), {c: 1.0})
+            self._follow(table, steps_of(steps[:length]))
 
     def propose(self, ctx: Context, n: int) -> Draft:
         deepest = min(n, int(ctx.room.max()) - 1)
@@ -112,6 +115,18 @@ class Trigram(Proposer):
             pair if length > 1 else None for pair, length in zip(zip(before, last, strict=True), lengths, strict=True)
         ]
 
+    @cached_property
+    def _read(self) -> Table:
+        """The corpus, read in the first run: before, nobody knows whether it fits."""
+        table: Table = {}
+        self._follow(table, [] if self.corpus is None else steps_of(self.corpus))
+        return table
+
+    def _follow(self, table: Table, steps: list[Step]) -> None:
+        """Learn what came behind each pair of a line."""
+        for a, b, c in zip(steps, steps[1:], steps[2:], strict=False):
+            self._learn(table, (a, b), {c: 1.0})
+
     def _learn(self, table: Table, pair: Pair, law: dict[Step, float]) -> None:
         """Mix a law into what the table holds; the most probable candidates stay. Entries are never changed."""
         known = table.get(pair)
@@ -132,7 +147,8 @@ class Trigram(Proposer):
             way, node = [root], root
             while len(way) <= deepest:
                 if node.children is None:
-                    node.children = _children(table, node, None if gumbel is None else gumbel[len(way) - 1])
+                    noise = None if gumbel is None else gumbel[len(way) - 1]
+                    node.children = _children(table, node, noise, self._cards)
                 if not node.children:
                     break
                 node = max(node.children, key=lambda child, above=node: child.score(above, self.explore))
@@ -167,8 +183,12 @@ class _Node:
         return mean + explore * self.prior * math.sqrt(max(above.walks, 1)) / (1 + self.walks)
 
 
-def _children(table: Table, node: _Node, gumbel: Tensor | None) -> list[_Node]:
-    law = table.get((node.before, node.step), {})
+def _children(table: Table, node: _Node, gumbel: Tensor | None, cards: tuple[int, ...]) -> list[_Node]:
+    law = {
+        step: chance
+        for step, chance in table.get((node.before, node.step), {}).items()
+        if all(code < card for code, card in zip(step, cards, strict=True))  # structure is not to be bet on
+    }
     weight = dict(law)
     if gumbel is not None:
         weight = {

@@ -217,6 +217,17 @@ def test_a_judge_that_goes_step_by_step_is_asked_what_it_expects_at_each_place()
     assert torch.equal(Judge(judge).logp(alone), alone.logits.log_softmax(-1))
 
 
+@pytest.mark.parametrize("causal", [False, True], ids=["fills in", "goes step by step"])
+def test_a_judge_that_fails_is_named_and_not_taken_for_the_decoder(causal):
+    model, judge = Toy(causal=False), Toy(seed=3, causal=causal)
+    judge.heads = torch.full_like(judge.heads, torch.nan)
+    for chooser in (Rescored(Judge(judge)), Adaptive(Judge(judge))):
+        with pytest.raises(ValueError, match="the judge is at fault: the model gave NaN logits"):
+            decode_masked(model, (2, 4), 3, chooser=chooser)
+    with pytest.raises(ValueError, match="^the model gave NaN logits"):
+        decode_masked(judge, (2, 4), 3, chooser=Rescored(Judge(model)))
+
+
 def test_adaptive_decoding_keeps_a_prefix_up_to_the_first_disagreement():
     decoder, judge = Toy(causal=False), Toy(seed=4)
     kept = []

@@ -20,6 +20,7 @@ from zoo.decoders.sampling.proposers import (
     Phrases,
     Proposer,
     SpecDec,
+    SuffixAutomaton,
     Swift,
     Trigram,
     Watched,
@@ -155,6 +156,38 @@ def test_a_phrase_lengthens_the_draft_that_it_begins_behind():
             Phrases(Next(), *arguments)
     with pytest.raises(ValueError, match="Trigram drafts trees, which have no last step"):
         decode(model, line(0, 3), 9, GREEDY, proposer=Phrases(Trigram()))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (Trigram, "corpus of Trigram"),
+        (InputCopy, "source of InputCopy"),
+        (SuffixAutomaton, "corpus of SuffixAutomaton"),
+    ],
+)
+def test_steps_that_are_none_of_the_target_s_are_named(make, name):
+    toy, good = Toy((4, 3)), torch.tensor([[0, 1], [5, 4], [3, 2]] * 3)  # 5 and 4 only go in
+    prompt = torch.zeros(1, 3, 2).long()
+    decode(toy, prompt, 4, noise=NOISE, proposer=make(good))
+    for given, message in {
+        good[:, :1]: r"is torch.int64 \[9, 1\]; the target has 2 codebooks: give integers \[steps, 2\]",
+        good.repeat(1, 2): r"is torch.int64 \[9, 4\]",
+        good[:, 0]: r"is torch.int64 \[9\]",
+        good.float(): r"is torch.float32 \[9, 2\]",
+        good + torch.tensor([0, 1]): r"has the token 5 \(step 1, codebook 1\), .* give ids in 0 .. 4",
+        good - 1: r"has the token -1 \(step 0, codebook 0\)",
+    }.items():
+        with pytest.raises(ValueError, match=f"the {name} {message}"):
+            decode(toy, prompt, 4, noise=NOISE, proposer=make(given))
+
+
+@pytest.mark.parametrize("law", [GREEDY, Law()], ids=["greedy", "plain"])
+def test_a_table_does_not_bet_on_structure_that_it_knows_from_the_prompt(law):
+    toy, prompt = Toy((4, 3)), torch.tensor([[[1, 1], [1, 1], [5, 4]] * 3 + [[1, 1]] * 2])
+    plain = decode(toy, prompt, 9, law, NOISE)
+    found = decode(toy, prompt, 9, law, NOISE, Trigram())
+    assert torch.equal(found.codes, plain.codes) and found.trace.drafted[1:].any()
 
 
 # Layers left out

@@ -198,6 +198,31 @@ class Greedy(Chooser):
         return torch.ones_like(view.open)
 
 
+class Answers(Chooser):
+    """Chooses by what a function makes of the open places."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def choose(self, view):
+        return self.answer(view.open)
+
+
+@pytest.mark.parametrize(
+    ("answer", "given"),
+    [
+        (lambda open: open[:, :3], r"torch.bool \[2, 3, 2\]"),
+        (lambda open: open.flatten(1), r"torch.bool \[2, 10\]"),
+        (lambda open: open.float(), r"torch.float32 \[2, 5, 2\]"),
+        (lambda open: None, "NoneType"),
+    ],
+    ids=["fewer places", "flat", "floats", "nothing"],
+)
+def test_a_chooser_that_returns_anything_else_than_places_is_named(model, answer, given):
+    with pytest.raises(ValueError, match=rf"Answers chose by {given}; .* must return bool \[2, 5, 2\]"):
+        decode_masked(model, (2, 5), 3, chooser=Answers(answer))
+
+
 def test_bad_input_gives_one_clear_error(model):
     prompt = torch.full((2, 5, 2), -1)
     for message, arguments in {

@@ -29,6 +29,7 @@ from zoo.decoders.sampling.proposers import (
     Swift,
 )
 from zoo.decoders.sampling.proposers.choice import by_row
+from zoo.decoders.transformer import Conditioning
 
 NOISE, GREEDY = Noise(7), Law(temperature=0)
 LENGTHS, STEPS = torch.tensor([4, 1, 2]), torch.tensor([14, 3, 9])
@@ -139,6 +140,26 @@ def test_a_row_may_have_the_draft_of_one_and_its_neighbour_that_of_another():
 
 
 # Draft models, parts of the target
+
+
+def broken(cards: tuple[int, ...]) -> Toy:
+    """Its logits are NaN."""
+    toy = Toy(cards, seed=3)
+    toy.heads = torch.full_like(toy.heads, torch.nan)
+    return toy
+
+
+def test_a_draft_model_that_fails_is_named_and_not_taken_for_the_target():
+    toy, prompt = Toy((4, 3)), torch.zeros(2, 3, 2).long()
+    with pytest.raises(ValueError, match="the draft model of DraftModel is at fault: the model gave NaN logits"):
+        decode(toy, prompt, 4, proposer=DraftModel(broken((4, 3))))
+    with pytest.raises(ValueError, match="the draft model of OptTree is at fault: the model gave NaN logits"):
+        decode(toy, prompt, 4, proposer=OptTree(broken((4, 3))))
+    with pytest.raises(ValueError, match="^the model gave NaN logits"):
+        decode(broken((4, 3)), prompt, 4, proposer=DraftModel(toy))
+    conditioned = DraftModel(small_decoder((4, 3), layers=1), Conditioning(vector=torch.zeros(2, 1)))
+    with pytest.raises(ValueError, match="the draft model of DraftModel is at fault: the condition's vector"):
+        decode(toy, prompt, 4, proposer=conditioned)
 
 
 def test_drafts_end_where_their_model_is_no_longer_sure():
