@@ -48,16 +48,24 @@ def generate_command(
     top_p: Annotated[
         float | None, typer.Option(help="Draw from the most probable tokens that hold this mass together.")
     ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw from tokens that have this share of the most probable one's probability.")
+    ] = None,
+    typical: Annotated[
+        float | None,
+        typer.Option(help="Draw from the tokens that surprise most nearly as much as expected and hold this mass."),
+    ] = None,
     guidance: Annotated[float, typer.Option(help="How strongly to keep to class and text; 1: as learned.")] = 1.0,
     proposer: Annotated[
         str | None,
         typer.Option(
-            help="Draft ahead. Copies: ngram, copyspec, suffix-automaton, input-copy:TEXT. Guesses: jacobi, lookahead,"
-            " recycling, trigram. A smaller decoder of the same tokens: draft:MODEL, in trees opt-tree:MODEL and"
-            " dyspec:MODEL, stopped by a trained head specdec:MODEL,head=FILE, drafted for itself staged:MODEL+ngram."
-            " Parts of the decoder: early-exit:LAYERS, swift, heads:NAME. Of others: copyspec+draft:MODEL where nothing"
-            " matches, phrases+draft:MODEL, bandit+ngram+jacobi, exp3+ngram+jacobi. Settings come behind the name, in"
-            " order or named: ngram:4,2, draft:MODEL,confident=0.3. Masked decoders: self."
+            help="Draft ahead. Copies: ngram, copyspec, suffix-automaton, input-copy:TEXT. Guesses: jacobi, of"
+            " pictures jacobi:left and jacobi:above, lookahead, recycling, trigram. A smaller decoder of the same"
+            " tokens: draft:MODEL, in trees opt-tree:MODEL and dyspec:MODEL, stopped by a trained head"
+            " specdec:MODEL,head=FILE, drafted for itself staged:MODEL+ngram. Parts of the decoder: early-exit:LAYERS,"
+            " swift, heads:NAME. Of others: copyspec+draft:MODEL where nothing matches, phrases+draft:MODEL,"
+            " bandit+ngram+jacobi, exp3+ngram+jacobi. Settings come behind the name, in order or named: ngram:4,2,"
+            " draft:MODEL,confident=0.3. Masked decoders: self."
         ),
     ] = None,
     rule: Annotated[
@@ -90,6 +98,7 @@ def generate_command(
             " (others for another --count),"
             " mbr:16 draws 16 and takes the one most like the others,"
             " superposed:3 writes 3 at the cost of one, roughly; contrastive:5 takes of 5 what is least like before."
+            " More settings by name: beam:8,length_penalty=0.6."
         ),
     ] = None,
     processor: Annotated[
@@ -151,7 +160,7 @@ def generate_command(
         found = zoo.generate(
             decoder, target, prompt=prompt, reference=reference, text=text, label=label, steps=steps, seconds=seconds,
             size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
-            top_p=top_p, guidance=guidance, proposer=proposer, rule=rule, window=window,
+            top_p=top_p, min_p=min_p, typical=typical, guidance=guidance, proposer=proposer, rule=rule, window=window,
             passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, search=search,
             phrases=phrase or (), processors=processor or (), against=against, zipar=zipar,
             wavefront=wavefront, speed=speed, seed=seed, codec=codec, device=device, progress=progress, stream=show,

@@ -40,6 +40,8 @@ def generate(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    typical: float | None = None,
     guidance: float = 1.0,
     proposer: str | Proposer | None = None,
     rule: str | Rule | None = None,
@@ -77,11 +79,13 @@ def generate(
         seconds: Sound: how long; decoders that decide upon their end may end sooner. Default: as long as `text` takes.
         size: Pictures: height and width in pixels. Default: as the decoder learned them.
         count: How many.
-        temperature, top_k, top_p: See `zoo.decoders.sampling.Law`; the default temperature is .8 for text, else 1.
+        temperature, top_k, top_p, min_p, typical: See `zoo.decoders.sampling.Law`; the default temperature is .8 for
+            text, else 1.
         guidance: Scale of classifier-free guidance; 1: none.
         proposer: Of drafts: one of `zoo.generation_drafts.PROPOSERS` with its settings, as in "ngram:4",
-            "draft:MODEL,confident=0.3" for a smaller decoder of the same tokens, "bandit+ngram+jacobi", or a
-            proposer. Of masked decoders: "self", which drafts `window` passes ahead; default: 3.
+            "draft:MODEL,confident=0.3" for a smaller decoder of the same tokens, "bandit+ngram+jacobi", of pictures
+            "jacobi:left" or "jacobi:above", which guess the code of the cell before, or a proposer. Of masked
+            decoders: "self", which drafts `window` passes ahead; default: 3.
         rule, window: What stands of a draft, by name, and its most slots. Default: "equal" and 5.
         passes: Masked decoders: forward passes, for all codebooks together or for each in turn. Default: 16; where the
             decoder is told which codebook it fills, half as many for each finer one.
@@ -90,8 +94,9 @@ def generate(
         chooser: Masked decoders: which places, as `zoo.generation_choice.CHOOSERS` writes it, such as "threshold:0.8",
             or a chooser, or what makes it for rows of some conditions. Default: the most confident ones, of pictures
             with noise.
-        search: In place of drawing step by step: a name in `search.NAMES` with the number of its candidates, as in
-            "beam:8", or what `search.find` gives. Those that do not draw look for probable texts at temperature 1.
+        search: In place of drawing step by step: a name in `search.NAMES` with the number of its candidates and more of
+            its settings, as in "beam:8" or "beam:8,length_penalty=0.6", or what `search.find` gives. Those that do not
+            draw look for probable texts at temperature 1.
         processors: What bends the law by what came before, in order, as `zoo.generation_drafts` writes it:
             "mirostat:3", "repetition:1.2", "repetition-aware", "no-repeat:3", "regex:PATTERN", "json:SCHEMA" or a
             processor.
@@ -119,8 +124,8 @@ def generate(
     medium = "text" if used is None else used.info.media
     request = request_for(decoder, medium, prompt, reference, text, label, steps, seconds, size, count, speed)
     sampling = sampling_for(
-        decoder, medium, temperature, top_k, top_p, guidance, proposer, rule, window, passes, schedule, chooser, search,
-        phrases, processors, against, zipar, wavefront, seed,
+        decoder, medium, temperature, top_k, top_p, min_p, typical, guidance, proposer, rule, window, passes, schedule,
+        chooser, search, phrases, processors, against, zipar, wavefront, seed,
     )  # fmt: skip
     if guidance != 1 and (request.label, request.text, request.reference) == (None, None, None):
         raise UserError("guidance leads towards a class, a text or a reference; give one")

@@ -40,7 +40,7 @@ class Sampling:
     Attributes:
         law: What from; of two streams for guidance, the second one without conditions.
         seed: Of the noise.
-        proposer: Makes what drafts for rows of these conditions; None: one step at a time.
+        proposer: Makes what drafts for rows of some conditions, and for grids of some shape; None: one step at a time.
         rule, window: See `zoo.decoders.sampling.stream`.
         search: What takes the place of drawing step by step; None: nothing.
         against: A decoder that reads the law's second stream; None: the same one reads all.
@@ -54,7 +54,7 @@ class Sampling:
 
     law: Law
     seed: int = 0
-    proposer: Callable[[Conditions | None], Proposer] | None = None
+    proposer: Callable[..., Proposer] | None = None
     rule: Rule = field(default_factory=Equal)
     window: int = 5
     passes: tuple[int, ...] = ()
@@ -270,8 +270,8 @@ class Task:
         prompt = pad_sequence([tokens[row] for row in rows], batch_first=True).to(self.device)
         model = self.model if sampling.against is None else SideBySide(self.model, sampling.against)
         fixed, noise = forced.to(self.device), sampling.noise([self.ids[row] for row in rows])
+        longest = max((shapes[row] for row in rows), key=lambda shape: steps_of(layout, shape))
         if sampling.one_code:
-            longest = max((shapes[row] for row in rows), key=lambda shape: steps_of(layout, shape))
             model, prompt = OneCode(model, layout), code_of(layout, prompt, longest)
             fixed = code_of(layout, fixed, longest)
             noise = noise.in_turn(info.codebooks, int(layout.begin))
@@ -284,7 +284,7 @@ class Task:
             return sampling.search(*begin, noise, **options)
         if sampling.wavefront is not None:
             return decode_wavefront(*begin, noise, window=sampling.wavefront, **options)
-        proposer = sampling.proposer and sampling.proposer(cond)
+        proposer = sampling.proposer and sampling.proposer(cond, longest)
         rounds = stream(*begin, noise, proposer, sampling.rule, window=sampling.window, **options)
         done = torch.zeros(len(rows))
         while True:

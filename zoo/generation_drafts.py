@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from zoo import registry
 from zoo.codecs.errors import UserError
 from zoo.codecs.files import printable
 from zoo.decoders.acceptance import AcceptanceHead
+from zoo.decoders.autoregressive import core_of
 from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions
+from zoo.decoders.layouts import Flat, Layout
+from zoo.decoders.layouts.base import Shape
 from zoo.decoders.one_code import OneCode, has_one_code
 from zoo.decoders.sampling import Law, processors, proposers, rules
 from zoo.decoders.sampling.processors import Grammar, Processor
-from zoo.decoders.sampling.proposers import Proposer
+from zoo.decoders.sampling.proposers import Jacobi, Proposer
+from zoo.decoders.sampling.proposers.jacobi import AXES
 from zoo.decoders.sampling.rules import Rule
 from zoo.generation_weights import fewest_bits, packed
 from zoo.written import Written, written
@@ -76,6 +82,14 @@ class Amateur:
     plausible: float
 
 
+class CodeByCode(Flat):
+    """As `Flat`, for those who see a decoder as `OneCode`: its neighbours are places among steps of a single slot."""
+
+    def neighbours(self, shape: Shape) -> Int[Tensor, "N 1 axes"]:
+        found = super().neighbours(shape)
+        return found.amax(1, keepdim=True) // found.shape[1]  # slots without a code have no neighbours: -1
+
+
 class Maker:
     """Makes proposers for one decoder; models and files are read once.
 
@@ -90,8 +104,8 @@ class Maker:
         self.heads = cache(lambda name: heads_of(decoder, name, fewest_bits(decoder)))
         self.head = cache(AcceptanceHead.load)
 
-    def made(self, text: str, cond: Conditions | None) -> Proposer:
-        """The proposer that is written so, for rows of these conditions.
+    def made(self, text: str, cond: Conditions | None, shape: Shape | None = None) -> Proposer:
+        """The proposer that is written so, for rows of these conditions, on grids of this shape.
 
         Raises:
             UserError: There is none, it has no such settings, or a model or file of it does not fit.
@@ -100,14 +114,14 @@ class Maker:
         if kind.name in OF_SEVERAL:
             if not kind.parts:
                 raise UserError(f"name what {kind.name} is to choose among: {kind.name}+ngram+jacobi")
-            return kind.made(OF_SEVERAL[kind.name], {"arms": [self.made(part, cond) for part in kind.parts]})
+            return kind.made(OF_SEVERAL[kind.name], {"arms": [self.made(part, cond, shape) for part in kind.parts]})
         if kind.name == "phrases":
-            return kind.made(proposers.Phrases, {"inner": self._only_part(kind, cond, "phrases+draft:MODEL")})
+            return kind.made(proposers.Phrases, {"inner": self._only_part(kind, cond, shape, "phrases+draft:MODEL")})
         if kind.name == "staged":
-            inner = self._only_part(replace(kind, parts=kind.parts or ("ngram",)), cond, "staged:MODEL+ngram")
+            inner = self._only_part(replace(kind, parts=kind.parts or ("ngram",)), cond, shape, "staged:MODEL+ngram")
             return self._with_model(kind, cond, {"proposer": inner})
         if kind.name in WITH_FALLBACK:
-            return self._copying(kind, cond)
+            return self._copying(kind, cond, shape)
         kind.refuse_parts()
         if kind.name in WITH_MODEL:
             return self._with_model(kind, cond, {})
@@ -117,12 +131,17 @@ class Maker:
                 raise UserError("name the heads that draft, too: heads:NAME")
             return replace(kind, values=tuple(values)).made(proposers.Heads, {"heads": self.heads(name)})
         if kind.name == "early-exit":
-            count, *values = kind.values or ("",)
-            if not count.isdecimal():
-                raise UserError("say behind how many layers to exit: early-exit:2")
-            return replace(kind, values=tuple(values)).made(proposers.EarlyExit, {"depths": range(int(count))})
+            return self._exiting(kind)
+        if kind.name == "jacobi" and kind.settings(Jacobi, ()).get("guess") in AXES:
+            return kind.made(Jacobi, {"layout": self.layout, "shape": shape})
         plain: Any = OF_LAYERS.get(kind.name) or proposers.NAMES[kind.name]
         return kind.made(plain)
+
+    @property
+    def layout(self) -> Layout:
+        """Of the steps that proposers see."""
+        layout = self.decoder.tokens.layout
+        return CodeByCode(layout.sizes, absent=layout.absent, begin=layout.begin) if self.one_code else layout
 
     def _model(self, name: str) -> Any:
         draft = draft_of(self.decoder, name, fewest_bits(self.decoder))
@@ -146,10 +165,21 @@ class Maker:
                 raise UserError(str(error)) from None
         return replace(kind, values=tuple(values), named=named).made(WITH_MODEL[kind.name], parts)
 
-    def _copying(self, kind: Written, cond: Conditions | None) -> Proposer:
+    def _exiting(self, kind: Written) -> Proposer:
+        count, *values = kind.values or ("",)
+        if not count.isdecimal():
+            raise UserError("say behind how many layers to exit: early-exit:2")
+        core = core_of(self.decoder)
+        if core is not None and not 1 <= int(count) <= core.info.layers:
+            raise UserError(
+                f"early-exit:{count}: the decoder has {core.info.layers} layers; give 1 .. {core.info.layers}"
+            )
+        return replace(kind, values=tuple(values)).made(proposers.EarlyExit, {"depths": range(int(count))})
+
+    def _copying(self, kind: Written, cond: Conditions | None, shape: Shape | None) -> Proposer:
         parts: dict[str, Any] = {}
         if kind.parts:
-            parts["fallback"] = self._only_part(kind, cond, f"{kind.name}+ngram")
+            parts["fallback"] = self._only_part(kind, cond, shape, f"{kind.name}+ngram")
         if kind.name == "input-copy" and kind.values:
             vocabulary = self.decoder.tokens.vocabulary
             if vocabulary is None:
@@ -158,10 +188,10 @@ class Maker:
             parts["source"] = torch.tensor(vocabulary.encode(source), dtype=torch.int64)[:, None]
         return kind.made(WITH_FALLBACK[kind.name], parts)
 
-    def _only_part(self, kind: Written, cond: Conditions | None, example: str) -> Proposer:
+    def _only_part(self, kind: Written, cond: Conditions | None, shape: Shape | None, example: str) -> Proposer:
         if len(kind.parts) != 1:
             raise UserError(f"{kind.name} is made of one more proposer, not of {len(kind.parts)}; write {example}")
-        return self.made(kind.parts[0], cond)
+        return self.made(kind.parts[0], cond, shape)
 
 
 def draft_of(decoder: TokenModel, name: str, weights: str = "float32") -> Any:
@@ -201,19 +231,18 @@ def amateur_for(decoder: TokenModel, against: str | TokenModel) -> Amateur:
     return Amateur(draft_of(decoder, kind.values[0]), (1.0, -contrast.weight), contrast.plausible)
 
 
-def drafter(
-    decoder: TokenModel, proposer: str | Proposer, one_code: bool = False
-) -> Callable[[Conditions | None], Proposer]:
-    """Makes the proposer for rows of some conditions; see `Maker`.
+def drafter(decoder: TokenModel, proposer: str | Proposer, one_code: bool = False) -> Callable[..., Proposer]:
+    """Makes the proposer for rows of some conditions, on grids of some shape, as `Maker.made` takes them.
 
     Raises:
         UserError: See `Maker.made`.
     """
     if isinstance(proposer, Proposer):
-        return lambda _: proposer
+        return lambda cond, shape=None: proposer
     maker = Maker(decoder, one_code)
-    maker.made(proposer, None)  # said now if it cannot be
-    return lambda cond: maker.made(proposer, cond)
+    smallest = (1,) * (decoder.tokens.layout.axes or 2)
+    maker.made(proposer, None, smallest)  # said now if it cannot be
+    return lambda cond, shape=None: maker.made(proposer, cond, shape)
 
 
 def sees_one_code(decoder: TokenModel, proposer: str | Proposer | None, law: Law) -> bool:

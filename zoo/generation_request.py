@@ -150,6 +150,8 @@ def sampling_for(
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
+    typical: float | None = None,
     guidance: float = 1.0,
     proposer: str | Proposer | None = None,
     rule: str | Rule | None = None,
@@ -218,7 +220,8 @@ def sampling_for(
         if amateur is not None and guidance != 1:
             raise UserError("guidance and another decoder both change the law by streams; take one of them")
         law = Law(
-            temperature=heat, top_k=top_k, top_p=top_p, processors=processors_for(decoder, processors or ()),
+            temperature=heat, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical,
+            processors=processors_for(decoder, processors or ()),
             streams=streams_of(guidance) if amateur is None else amateur.streams,
             plausible=None if amateur is None else amateur.plausible,
         )  # fmt: skip

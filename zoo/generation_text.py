@@ -36,11 +36,12 @@ def write_on(
     given = vocabulary.encode(prompt)
     if not given and decoder.info.causal and not layout.begin:
         raise UserError("this decoder goes on with a text; give the beginning of one: --prompt")
-    room = most_frames(layout, decoder.info.context) - len(given)
+    most = most_frames(layout, decoder.info.context)
+    room = most - len(given)
     if room < (request.steps or 1):
         raise UserError(
-            f"the prompt has {len(given)} tokens and the decoder room for {max(0, room) + len(given)} in all; shorten"
-            " the prompt or the steps"
+            f"the prompt has {len(given)} tokens and the decoder room for {most} in all; shorten the prompt or the"
+            " steps"
         )
     shape = (len(given) + (request.steps or min(STEPS, room)),)
     printer = None

@@ -8,7 +8,7 @@ Values without a name are settings in their order.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Written:
         except (ValueError, ImportError) as error:
             raise UserError(f"{self.name}: {error}") from None
 
-    def settings(self, kind: type, given: Collection[str]) -> dict[str, Any]:
+    def settings(self, kind: Callable[..., Any], given: Collection[str]) -> dict[str, Any]:
         """Values of the settings that `kind` takes, those given otherwise left out."""
         takes = {
             name: str(parameter.annotation)

@@ -21,17 +21,19 @@ from small_generators import (
 )
 
 import zoo
-from zoo import acceptance_training, checkpoint
+from zoo import acceptance_training, checkpoint, generation_drafts
 from zoo.codecs.errors import UserError
 from zoo.decoders.acceptance import AcceptanceHead
 from zoo.decoders.autoregressive import AutoregressiveConfig
 from zoo.decoders.conditioned import ConditionedAutoregressive, ConditionedConfig
 from zoo.decoders.conditioning import ConditionConfig
 from zoo.decoders.layouts import Raster
-from zoo.decoders.sampling import proposers, rules
+from zoo.decoders.sampling import Law, Noise, decode, proposers, rules
 from zoo.decoders.sampling.processors import Mirostat
 from zoo.generation_drafts import GRAMMARS, PROCESSORS, PROPOSERS, drafter, processors_for, rule_for
+from zoo.generation_text import decoded
 from zoo.token_facts import TokenFacts
+from zoo.vocabulary import Vocabulary
 
 
 def raster_decoder(weights: str):
@@ -136,6 +138,68 @@ def test_the_law_bends_as_it_is_told(made):
     assert least.text[0] != plain and least.facts()["passes"] >= 30
 
 
+def test_the_law_is_truncated_as_it_is_told(made, run):
+    asked = dict(prompt="ab", steps=30, seed=2)
+    plain, prompt = zoo.generate(made.write, **asked).text[0], torch.tensor(list(b"ab"))[None, :, None]
+    for option, truncation in (("--min-p", dict(min_p=0.2)), ("--typical", dict(typical=0.3))):
+        text = zoo.generate(made.write, **asked, **truncation).text[0]
+        law = Law(temperature=0.8, **truncation)
+        found = decode(zoo.load(made.write), prompt, 30, law, Noise(2, rows=(0,)), stop=256)
+        assert text == "ab" + decoded(Vocabulary(), found.codes[0, :, 0].tolist()) != plain
+        value = next(iter(truncation.values()))
+        out = run("generate", made.write, "--prompt", "ab", "--steps", 30, "--seed", 2, option, value)[1]
+        assert out == text + "\n"
+
+
+class Watched(proposers.Jacobi):
+    """Remembers, of each code of the first row of which nothing was known, and of the code that it was to copy."""
+
+    copies: list[tuple[int, int]] = []
+    back = 0  # steps
+
+    def propose(self, ctx, n):
+        draft, length, known = super().propose(ctx, n), int(ctx.length[0]), int(self._holds[0])
+        line = torch.cat((ctx.tokens[0, :length], draft.tokens[0]))
+        for step in range(length + known, length + draft.slots):
+            if self._near[step].max() >= 0:
+                slot = int(self._near[step].argmax())
+                self.copies.append((int(line[step, slot]), int(line[step - self.back, slot])))
+        return draft
+
+
+CELLS_BACK = {"left": 1, "above": PICTURE_FACTS["grid"][1]}
+
+
+@pytest.mark.parametrize("guess", CELLS_BACK)
+@pytest.mark.parametrize("kind", ["one code", "padded steps", "cells"])
+def test_pictures_are_guessed_from_the_cell_before_and_stay_the_same(made, guess, kind, monkeypatch):
+    """Cells in whole steps; in steps of a code each; and in such steps as a decoder of one codebook sees them."""
+    decoder = zoo.load(made.rows)
+    if kind != "cells":
+        decoder = picture_decoder(decoder.tokens.weights)
+    monkeypatch.setitem(generation_drafts.proposers.NAMES, "jacobi", Watched)
+    monkeypatch.setattr(generation_drafts, "Jacobi", Watched)
+    monkeypatch.setattr(Watched, "copies", [])
+    monkeypatch.setattr(Watched, "back", CELLS_BACK[guess] * (1 if kind == "cells" else 2))
+    asked = dict(label="star", codec=made.pictures, count=2, seed=1, temperature=0.3)
+    if kind == "padded steps":
+        asked["processors"] = [Mirostat(4.0)]  # looks at all codebooks
+    plain = zoo.generate(decoder, **asked)
+    for proposer in (f"jacobi:{guess}", f"jacobi:{guess},block=9", f"bandit+jacobi:{guess}+ngram"):
+        found = zoo.generate(decoder, proposer=proposer, window=10, **asked)
+        assert found.exactness == "identical"
+        assert all(torch.equal(a.codes, b.codes) for a, b in zip(found.tokens, plain.tokens, strict=True))
+    assert len(Watched.copies) > 20 and all(guessed == copied for guessed, copied in Watched.copies)
+
+
+def test_a_row_of_codes_has_nothing_above(made, capsys):
+    begun = ("generate", made.write, "--prompt", "ab", "--steps", "4", "--proposer")
+    assert "has this axis, not (6,)" in one_line(capsys, *begun, "jacobi:above")
+    asked = dict(prompt="ab", steps=20, temperature=0.5)
+    found = zoo.generate(made.write, proposer="jacobi:left", **asked)
+    assert found.text == zoo.generate(made.write, **asked).text
+
+
 def test_rows_of_a_picture_are_drawn_side_by_side(made, run, tmp_path):
     plain = zoo.generate(made.rows, label="star", codec=made.pictures, seed=1)
     whole = zoo.generate(made.rows, label="star", codec=made.pictures, seed=1, zipar=PICTURE_FACTS["grid"][1])
@@ -200,6 +264,8 @@ REFUSED = {
     "a wrong part": (["--proposer", "bandit+ngram+jacoby"], "no proposer 'jacoby'; did you mean 'jacobi'?"),
     "parts of none": (["--proposer", "ngram+jacobi"], "the proposer ngram is not made of others; leave +jacobi out"),
     "no layers": (["--proposer", "early-exit"], "say behind how many layers to exit: early-exit:2"),
+    "more than all layers": (["--proposer", "early-exit:99"], "early-exit:99: the decoder has 2 layers; give 1 .. 2"),
+    "less than a layer": (["--proposer", "early-exit:0"], "early-exit:0: the decoder has 2 layers; give 1 .. 2"),
     "no heads": (["--proposer", "heads"], "name the heads that draft, too: heads:NAME"),
     "a tree for chains": (["--proposer", "opt-tree:{draft}", "--rule", "rejection"], "OptTree drafts trees, which the"),
     "a near rule": (["--proposer", "ngram", "--rule", "rejecton"], "no rule 'rejecton'; did you mean 'rejection'?"),

@@ -19,6 +19,8 @@ import zoo
 from zoo import checkpoint
 from zoo.codecs.errors import UserError
 from zoo.decoders.sampling import Law, Noise, search
+from zoo.decoders.sampling.contrastive_search import contrastive_search
+from zoo.generation_text import decoded
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,17 @@ def test_phrases_stand_in_the_text(run, writer):
     assert "xyz" in zoo.generate(writer, prompt="ab", steps=4, phrases=["xyz"]).text[0]
 
 
+def test_settings_of_a_search_stand_behind_its_number(run, writer):
+    words = ("beam:4,length_penalty=0,patience=.5", "diverse:4,groups=2,diversity=3", "contrastive:4,penalty=0.9")
+    prompt = torch.tensor(list(b"ab"))[None, :, None]
+    model, beams = zoo.load(writer), dict(width=4, length_penalty=0.0, patience=0.5)
+    apart = search.diverse_beam_search(model, prompt, 8, 4, 2, 3.0, stop=256)
+    expected = search.beam_search(model, prompt, 8, **beams, stop=256), apart
+    for word, found in zip(words, (*expected, contrastive_search(model, prompt, 8, 4, 0.9, stop=256)), strict=True):
+        code, out, _ = run("generate", writer, "--prompt", "ab", "--steps", 8, "--search", word)
+        assert (code, out) == (0, "ab" + decoded(model.tokens.vocabulary, found.codes[0, :, 0].tolist()) + "\n"), word
+
+
 @pytest.mark.parametrize("name", [*(f"{name}:3" for name in search.NAMES if name != "superposed"), "superposed:2"])
 def test_every_search_ends_with_the_text(name):
     model = text_decoder()
@@ -88,10 +101,13 @@ def test_pictures_and_speech_are_searched_as_well(name, tmp_path):
 
 
 REFUSED = {
-    "unknown": (["--search", "bem:8"], "there is no search 'bem'; did you mean beam?"),
+    "unknown": (["--search", "bem:8"], "there is no search 'bem'; did you mean 'beam'?"),
+    "a near setting": (["--search", "beam:8,patence=2"], "has no setting 'patence'; did you mean 'patience'?"),
+    "another's setting": (["--search", "mbr:8,patience=2"], "the search mbr has no setting 'patience'; there is count"),
+    "out of range": (["--search", "contrastive:3,penalty=2"], "3 candidates and a penalty of 2.0; expected at least 1"),
     "unlike any": (
         ["--search", "x"],
-        "there is no search 'x'; there are arithmetic, beam, best-of, contrastive, diverse, mb",
+        "there is no search 'x'; there is arithmetic, beam, best-of, contrastive, diverse, mb",
     ),
     "no number": (["--search", "beam"], "give a number, as in beam:8"),
     "no candidates": (["--search", "mbr:0"], "give a number, as in mbr:8"),

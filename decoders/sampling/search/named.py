@@ -1,15 +1,15 @@
-"""Searches by name and number, such as "beam:8", all called alike."""
+"""Searches by name, number and settings, such as "beam:8" and "beam:8,length_penalty=0.6", all called alike."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 
+from zoo.codecs.errors import UserError
 from zoo.decoders.base import TokenModel
 from zoo.decoders.sampling.contrastive_search import contrastive_search
 from zoo.decoders.sampling.law import Law
@@ -22,6 +22,7 @@ from zoo.decoders.sampling.search.best_of import best_of
 from zoo.decoders.sampling.search.constrained import constrained_beam_search
 from zoo.decoders.sampling.search.diverse import diverse_beam_search
 from zoo.decoders.sampling.search.superposed import superposed_decoding
+from zoo.written import written
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Named:
     """
 
     function: Callable[..., Result]
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
     draws: bool = False
 
     def __call__(
@@ -52,32 +53,38 @@ class Named:
         return self.function(model, prompt, steps, law=law, **drawing, **self.settings, **options)
 
 
-NAMES: dict[str, Callable[[int], Named]] = {
-    "arithmetic": lambda count: Named(best_of, {"count": count, "sampler": arithmetic_samples}, draws=True),
-    "beam": lambda count: Named(beam_search, {"width": count}),
-    "best-of": lambda count: Named(best_of, {"count": count}, draws=True),
-    "contrastive": lambda count: Named(contrastive_search, {"candidates": count}),
-    "diverse": lambda count: Named(diverse_beam_search, {"width": count, "groups": count}),
-    "mbr": lambda count: Named(minimum_bayes_risk, {"count": count}, draws=True),
-    "superposed": lambda count: Named(superposed_decoding, {"drafts": count}),
+NAMES: dict[str, Named] = {
+    "arithmetic": Named(best_of, {"sampler": arithmetic_samples}, draws=True),
+    "beam": Named(beam_search),
+    "best-of": Named(best_of, draws=True),
+    "contrastive": Named(contrastive_search),
+    "diverse": Named(diverse_beam_search),
+    "mbr": Named(minimum_bayes_risk, draws=True),
+    "superposed": Named(superposed_decoding, {"trust": 0.0}),  # that is trust in n-grams, of which there are none
 }
-"""What makes those that need nothing but a number, by name."""
+"""Those that need nothing but numbers, by name."""
 
 
-def find(name: str) -> Named:
-    """The search of a name and a number, as in "beam:8".
+def find(text: str) -> Named:
+    """The search of a name, a number, and settings of its function, as in "beam:8" or "diverse:8,groups=4".
+
+    A diverse beam search has as many groups as paths if nobody says how many.
 
     Raises:
-        ValueError: No search has the name, or there is no number.
+        ValueError: No search has the name or such a setting, or there is no number.
     """
-    kind, _, count = name.partition(":")
-    if kind not in NAMES:
-        near = get_close_matches(kind, NAMES, n=1)
-        known = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
-        raise ValueError(f"there is no search {kind!r}; {known}")
-    if not (count.isdecimal() and int(count)):
-        raise ValueError(f"the search {name!r} does not say how many candidates; give a number, as in {kind}:8")
-    return NAMES[kind](int(count))
+    try:
+        kind = written(text, "search", NAMES)
+        kind.refuse_parts()
+        search, count = NAMES[kind.name], kind.values[0] if kind.values else ""
+        if not (count.isdecimal() and int(count)):
+            raise UserError(f"the search {text!r} does not say how many candidates; give a number, as in {kind.name}:8")
+        settings = kind.settings(search.function, {"steps", *search.settings})
+    except UserError as error:  # samplers, which know no command line, raise what functions raise
+        raise ValueError(str(error)) from None
+    if search.function is diverse_beam_search:
+        settings = {"groups": settings["width"]} | settings
+    return replace(search, settings=search.settings | settings)
 
 
 def with_phrases(search: Named, phrases: Sequence[Sequence[int]]) -> Named:
