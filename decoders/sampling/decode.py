@@ -118,7 +118,8 @@ def stream(
         recorder.round(*counted(ctx, outcome), target=1, draft=draft.forwards)
         target.commit(verified, outcome.count)
         target.law.advance(verified.next, outcome.count == verified.n + 1)
-        target.law.came(outcome.tokens, outcome.count, verified.path)
+        target.law.hold(outcome.count, verified.path)
+        target.law.came(outcome.tokens, outcome.count)
         ctx.extend(outcome, target.hidden)
         if proposer is not None:
             proposer.observe(ctx, outcome)

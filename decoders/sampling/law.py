@@ -149,8 +149,8 @@ def combined(
 class LawState:
     """A law behind a prefix: R rows, one tracker for each of its processors.
 
-    A round is `block`, which moves along the draft, then `settle` on what was accepted, then `advance` by the step that
-    came next, and `came` of all that came out. Without processors these cost nothing.
+    A round is `block`, which moves along the draft, then `settle` on what was accepted, `advance` by the step that came
+    next, then `hold` and `came` of all that came out. Without processors these cost nothing.
 
     Args:
         law: What it is without a prefix.
@@ -186,7 +186,7 @@ class LawState:
         """
         if not self.trackers:
             return self._possible(self.law.of(logits), logits, self._reason, None)
-        return torch.stack([self._behind(part) for part in logits.unbind(1)], 1)
+        return torch.stack([self._behind(part, None) for part in logits.unbind(1)], 1)
 
     def log_prob(self, logp: Float[Tensor, "*rows V"], tokens: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
         """Log-probability of each token under its law."""
@@ -214,10 +214,11 @@ class LawState:
     def block(self, logits: Float[Tensor, "R N_plus_1 Q V"], draft: Draft) -> Float[Tensor, "R N_plus_1 Q V"]:
         """Log-probabilities behind the prefix, and behind each node of the draft.
 
-        A node behind which no token is possible gets a law of all tokens: it may yet fall, and then nobody asks.
+        Where no token is possible, it is a law of all tokens: nodes may yet fall, and rows may have ended. `hold` says
+        whether something came of it.
 
         Raises:
-            ValueError: NaN logits, or no token is possible behind the prefix.
+            ValueError: NaN logits.
         """
         self._drafted = draft = draft if draft.slots else Draft.empty(self.rows, draft.tokens.shape[2], logits.device)
         self._faults = {}
@@ -233,8 +234,8 @@ class LawState:
                 self.advance(draft.tokens[:, slot], present[:, slot])
         return torch.stack(laws, 1)
 
-    def came(self, tokens: Int[Tensor, "R K Q"], count: Int[Tensor, "R"], path: Int[Tensor, "R K"] | None) -> None:
-        """The first `count` steps of each row came out of the block, the accepted nodes of the path and one behind.
+    def hold(self, count: Int[Tensor, "R"], path: Int[Tensor, "R K"] | None) -> None:
+        """Whether there was a law of all that came: `count` steps of each row, the accepted nodes and one behind.
 
         Raises:
             ValueError: One of them came where no token was possible.
@@ -245,6 +246,9 @@ class LawState:
                 used = [0, *(path[row, : len(used) - 1] + 1).tolist()]
             if slot in used:
                 raise fault
+
+    def came(self, tokens: Int[Tensor, "R K Q"], count: Int[Tensor, "R"]) -> None:
+        """The first `count` steps of each row came out."""
         for tracker in self.trackers:
             tracker.came(tokens, count)
 
@@ -288,7 +292,7 @@ class LawState:
 
         return self._possible(result, logits, reason)
 
-    def _behind(self, logits: Float[Tensor, "R Q V"], slot: int = 0) -> Float[Tensor, "R Q V"]:
+    def _behind(self, logits: Float[Tensor, "R Q V"], slot: int | None) -> Float[Tensor, "R Q V"]:
         """What comes behind where the trackers stand, which is a slot of the block."""
         return self._possible(self._next(self.trackers, logits)[:, None], logits[:, None], self._reason, slot)[:, 0]
 
@@ -313,19 +317,19 @@ class LawState:
 
         Args:
             reason: Of a row and slot, why that is, if anybody knows.
-            first: Slot of the block that the first of these is; None: all come behind the prefix, as slot 0 does.
+            first: Slot of the block that the first of these is; None: it is no block, and there must be a law.
 
         Raises:
-            ValueError: NaN logits, or no law behind the prefix.
+            ValueError: NaN logits, or no law where there must be one.
         """
         if not self.looks or (broken := _impossible(logp, logits)) is None:
             return logp
         for place in [] if self.drafts else broken.nonzero().tolist():
             told = reason(place[0], place[1])
             fault = ValueError(told) if told else _nothing_left(place, broken)
-            if not (slot := 0 if first is None else first + place[1]):
+            if first is None:
                 raise fault
-            self._faults[place[0], slot] = fault
+            self._faults[place[0], first + place[1]] = fault
         return logp.masked_fill(broken[..., None], -math.log(logp.shape[-1]))
 
     def _reason(self, row: int, slot: int = 0) -> str | None:

@@ -108,8 +108,10 @@ def decode_wavefront(
         write_line(line, came, found)
         write_line(logp, came, running.log_prob(laws, found.clamp(max=laws.shape[-1] - 1)).masked_fill(fixed, 0))
         last = (count - 1).clamp(min=0)
+        running.hold(count, None)
         running.settle(last, None)
         running.advance(found[row[:, 0], last], count > 0)
+        running.came(found, count)
         came, room = came + count, torch.where(ends.any(1), 0, room - count)
         recorder.round(torch.zeros_like(count), torch.zeros_like(count), count, target=1, draft=0)
         # Each slot takes over from the one `count` behind it, and reads what was just drawn before that.

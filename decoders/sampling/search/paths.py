@@ -148,6 +148,7 @@ class Paths:
         ends = self.ending().expand(-1, self.count, -1).gather(2, tokens[..., :1])[..., 0]
         moves, rows = self.alive.flatten(), self.rows * self.count
         verified = Verified(moves.long().new_zeros(rows), None, tokens.flatten(0, 1))
+        self._target.law.hold(moves.long(), None)
         self._target.law.settle(verified.n, None)
         self._target.commit(verified, moves.long())
         if parent is None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from toys import Random, Toy, Tree, adversary, p_value
+from toys import Random, Toy, Tree, adversary, fit
 
 from zoo.decoders.sampling import Draft, Law, Noise, decode, rules
 from zoo.decoders.sampling.law import draw
@@ -21,7 +21,7 @@ PROMPT = torch.tensor([[[1]], [[0]], [[2]]])
 @pytest.mark.parametrize("name", NAMES)
 def test_they_change_the_law_and_declare_it(name):
     toy = Toy()
-    assert p_value(name, DraftModel(adversary(toy)), steps=5, rows=10_000) < 1e-6
+    assert fit(name, DraftModel(adversary(toy)), steps=5, rows=10_000).p < 1e-6
     assert decode(toy, PROMPT, 3, rule=name).exactness == "approximate"
 
 
@@ -32,7 +32,7 @@ def test_without_drafts_and_with_certain_laws_they_change_nothing(name):
     trees = [Tree(torch.cat((PROMPT, greedy), 1))] if rules.find(name).trees else []
     for proposer in (Random(), DraftModel(adversary(toy)), DraftModel(toy), *trees):
         assert torch.equal(decode(toy, PROMPT, 9, Law(temperature=0), Noise(3), proposer, name).codes, greedy)
-    assert p_value(name, None, steps=3, rows=5_000) > 1e-3
+    assert fit(name, None, steps=3, rows=5_000).good
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ import torch
 from small_decoders import random_tokens, small_decoder
 from test_candidate_trees import ways
 from test_drafts_of_every_kind import target
-from toys import Toy, adversary, all_outputs, joint_law, p_value
+from toys import Fit, Toy, adversary, all_outputs, fit, joint_law
 
 from zoo.decoders.sampling import Law, Noise, decode
 from zoo.decoders.sampling.proposers import DraftModel, DySpec, OptTree, Phrases, Proposer, Swift
@@ -148,20 +148,20 @@ class Foretold(DraftModel):
         return torch.where(step[:, 0, 0] == 0, 0.9, 0.2).double()
 
 
-def p_of(rule, proposer, law=None, window=5, rows=ROWS) -> float:
-    return p_value(rule, proposer, law, window, steps=STEPS, rows=rows)
+def fit_of(rule, proposer, law=None, window=5, rows=ROWS) -> Fit:
+    return fit(rule, proposer, law, window, steps=STEPS, rows=rows)
 
 
 @pytest.mark.parametrize("kind", drafts())
 def test_complete_outputs_have_the_law(kind):
-    assert p_of(*drafts()[kind]) > 1e-3
+    assert fit_of(*drafts()[kind]).good
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", [Law(), Law(temperature=0.5), Law(temperature=1.5, top_k=2)], ids=range(3))
 @pytest.mark.parametrize("kind", drafts())
 def test_complete_outputs_have_the_law_to_a_tenth_of_a_percent(kind, law):
-    assert p_of(*drafts()[kind], law, rows=200_000) > 1e-3
+    assert fit_of(*drafts()[kind], law, rows=200_000).good
 
 
 def test_the_heads_that_stop_are_those_of_the_loop():
@@ -220,7 +220,7 @@ class StopsBefore(Foretold):
     ids=lambda part: getattr(part, "__name__", str(part)),
 )
 def test_faults_are_found_out(rule, fault, window):
-    assert p_of(rule, fault(adversary(Toy())), window=window) < 1e-6
+    assert fit_of(rule, fault(adversary(Toy())), window=window).p < 1e-6
 
 
 # What fits

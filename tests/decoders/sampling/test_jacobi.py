@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
 from test_decode import LAWS, sequentially
-from toys import Toy, adversary, p_value
+from toys import Toy, adversary, fit
 
 from zoo.decoders.base import TokenModel
 from zoo.decoders.layouts import Delay, Parallel, Raster
@@ -176,21 +176,21 @@ def test_blocks_are_solved_one_after_the_other(model, prompt):
 @pytest.mark.parametrize("rule", COUPLED)
 def test_windows_keep_the_law_of_complete_outputs(rule, guess):
     jacobi = Jacobi(guess, *PICTURE) if guess == "above" else Jacobi(guess)
-    assert p_value(rule, jacobi, model=Toy(strength=2.0), rows=10_000) > 1e-3
+    assert fit(rule, jacobi, model=Toy(strength=2.0), rows=10_000).good
 
 
 @pytest.mark.parametrize("depth", [False, True], ids=["parallel", "depth"])
 @pytest.mark.parametrize("rule", COUPLED)
 def test_windows_keep_the_joint_law_of_codes(rule, depth):
     toy = Toy((2, 3), depth=depth, strength=2.0)
-    found = p_value(rule, Jacobi(), model=toy, steps=2, window=2, prompt=torch.tensor([[1, 2]]), rows=10_000)
-    assert found > 1e-3
+    found = fit(rule, Jacobi(), model=toy, steps=2, window=2, prompt=torch.tensor([[1, 2]]), rows=10_000)
+    assert found.good
 
 
 @pytest.mark.parametrize("rule", COUPLED)
 def test_rules_for_windows_take_other_drafts_too(rule):
     toy = Toy()
-    assert p_value(rule, DraftModel(adversary(toy)), model=toy, rows=10_000) > 1e-3
+    assert fit(rule, DraftModel(adversary(toy)), model=toy, rows=10_000).good
 
 
 @pytest.mark.slow
@@ -200,7 +200,7 @@ def test_rules_for_windows_take_other_drafts_too(rule):
 @pytest.mark.parametrize("guess", ["random", "last"])
 @pytest.mark.parametrize("rule", COUPLED)
 def test_windows_keep_the_law_of_longer_outputs(rule, guess, law):
-    assert p_value(rule, Jacobi(guess), law, model=Toy(strength=2.0), steps=5, rows=200_000) > 1e-3
+    assert fit(rule, Jacobi(guess), law, model=Toy(strength=2.0), steps=5, rows=200_000).good
 
 
 class StaleLaw(Jacobi):
@@ -274,11 +274,11 @@ class SharedNoise(GumbelCoupled):
     ids=["stale law", "no redraw", "no residual", "row minimum", "shared noise"],
 )
 def test_windows_that_change_the_law_are_found_out(rule: Rule, proposer: Proposer):
-    assert p_value(rule, proposer, model=Toy(strength=2.0), rows=10_000) < 1e-6
+    assert fit(rule, proposer, model=Toy(strength=2.0), rows=10_000).p < 1e-6
 
 
 def test_rows_may_advance_together_if_laws_are_kept_fresh():
-    assert p_value(RowMinimum(), Jacobi(), model=Toy(strength=2.0), rows=10_000) > 1e-3
+    assert fit(RowMinimum(), Jacobi(), model=Toy(strength=2.0), rows=10_000).good
 
 
 def test_a_coupled_redraw_keeps_as_much_as_the_laws_have_in_common():

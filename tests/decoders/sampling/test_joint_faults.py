@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_joint_rules import ROWS, drafts, p_of
+from test_joint_rules import ROWS, drafts, fit_of
 from toys import SampledTree, Toy, adversary
 
 from zoo.decoders.sampling import Exactness, Law, Noise, rules
@@ -53,6 +53,7 @@ class UntemperedBonus(Spoilt):
     def verify(self, draft, scores, noise):
         judge = torch.where(draft.present(), draft.before(), draft.slots + 1)
         inner = torch.zeros(len(judge), draft.slots + 2, dtype=torch.bool).scatter(1, judge, True)[:, :-1]
+        inner |= (draft.count == 0)[:, None]  # what is drawn without a draft is no bonus
         plain = (scores.logp * COLD.temperature).log_softmax(-1)
         logp = torch.where(inner[..., None, None], scores.logp, plain)
         return super().verify(draft, scores._replace(logp=logp), noise)
@@ -65,7 +66,7 @@ FAULTS = [(spoilt, kind) for spoilt in Spoilt.__subclasses__() for kind in ("cha
 @pytest.mark.parametrize(("spoilt", "kind"), [fault for fault in FAULTS if fault != (SharedNoise, "distinct")])
 def test_faults_around_a_rule_are_found_out(spoilt, kind):
     rule, proposer = drafts(Toy())[kind]
-    assert p_of(spoilt(rules.find(rule)), proposer, COLD if spoilt is UntemperedBonus else None, 2 * ROWS) < 1e-6
+    assert fit_of(spoilt(rules.find(rule)), proposer, COLD if spoilt is UntemperedBonus else None, 2 * ROWS).p < 1e-6
 
 
 BLOCK_FAULTS = {
@@ -87,7 +88,7 @@ BLOCK_FAULTS = {
 @pytest.mark.parametrize("fault", BLOCK_FAULTS)
 def test_faults_of_blocks_are_found_out(monkeypatch, fault):
     monkeypatch.setattr(block, *BLOCK_FAULTS[fault])
-    assert p_of(*drafts(Toy())["chain"], rows=2 * ROWS) < 1e-6
+    assert fit_of(*drafts(Toy())["chain"], rows=2 * ROWS).p < 1e-6
 
 
 class OneUniform(Recursive):
@@ -103,13 +104,13 @@ class OneUniform(Recursive):
 
 
 def test_siblings_have_tests_of_their_own():
-    assert p_of(OneUniform(), drafts(Toy())["distinct"][1], rows=2 * ROWS) < 1e-6
+    assert fit_of(OneUniform(), drafts(Toy())["distinct"][1], rows=2 * ROWS).p < 1e-6
 
 
 def test_a_sibling_is_tried_against_what_is_left(monkeypatch):
     monkeypatch.setattr(recursive, "residual", lambda logp, token, logq: logp)
-    assert p_of(*drafts(Toy())["distinct"], rows=2 * ROWS) < 1e-6
+    assert fit_of(*drafts(Toy())["distinct"], rows=2 * ROWS).p < 1e-6
 
 
 def test_a_draft_has_to_say_how_siblings_were_drawn():
-    assert p_of("recursive", SampledTree(adversary(Toy()), honest=False), rows=2 * ROWS) < 1e-6
+    assert fit_of("recursive", SampledTree(adversary(Toy()), honest=False), rows=2 * ROWS).p < 1e-6

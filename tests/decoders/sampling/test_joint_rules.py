@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import Random, SampledTree, Toy, adversary, p_value
+from toys import Fit, Random, SampledTree, Toy, adversary, fit
 
 from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 from zoo.decoders.sampling import Draft, Law, Noise, decode
@@ -42,31 +42,31 @@ def foretelling(toy: Toy) -> Heads:
     return Heads(heads, width=1)
 
 
-def p_of(rule: str | Rule, proposer: Proposer | None, law: Law | None = None, rows: int = ROWS) -> float:
-    return p_value(rule, proposer, law, window=6 if isinstance(proposer, SampledTree) else 3, steps=STEPS, rows=rows)
+def fit_of(rule: str | Rule, proposer: Proposer | None, law: Law | None = None, rows: int = ROWS) -> Fit:
+    return fit(rule, proposer, law, window=6 if isinstance(proposer, SampledTree) else 3, steps=STEPS, rows=rows)
 
 
 @pytest.mark.parametrize("kind", drafts(Toy()))
 def test_complete_outputs_have_the_law(kind):
-    assert p_of(*drafts(Toy())[kind]) > 1e-3
+    assert fit_of(*drafts(Toy())[kind]).good
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS, ids=range(len(LAWS)))
 @pytest.mark.parametrize("kind", drafts(Toy()))
 def test_complete_outputs_have_the_law_to_a_tenth_of_a_percent(kind, law):
-    assert p_of(*drafts(Toy())[kind], law, rows=200_000) > 1e-3
+    assert fit_of(*drafts(Toy())[kind], law, rows=200_000).good
 
 
 @pytest.mark.parametrize("depth", [False, True], ids=["parallel", "depth"])
 def test_codes_of_a_step_are_a_chain_of_their_own(depth):
     toy = Toy((2, 3), depth=depth)
     draft = Random() if depth else DraftModel(adversary(toy))
-    assert p_value("block", draft, model=toy, steps=2, window=1, prompt=torch.tensor([[1, 2]]), rows=ROWS) > 1e-3
+    assert fit("block", draft, model=toy, steps=2, window=1, prompt=torch.tensor([[1, 2]]), rows=ROWS).good
 
 
 def test_blocks_may_be_what_a_window_holds():
-    assert p_value("block", Jacobi(), model=Toy(strength=2.0), rows=ROWS) > 1e-3
+    assert fit("block", Jacobi(), model=Toy(strength=2.0), rows=ROWS).good
 
 
 def test_trees_of_certain_nodes_keep_the_law():
@@ -74,7 +74,7 @@ def test_trees_of_certain_nodes_keep_the_law():
         def propose(self, ctx, n):
             return replace(super().propose(ctx, n), logq=None)
 
-    assert p_of("recursive", Certain(adversary(Toy()))) > 1e-3
+    assert fit_of("recursive", Certain(adversary(Toy()))).good
 
 
 def expected(p: torch.Tensor, q: torch.Tensor, slots: int, joint: bool) -> float:

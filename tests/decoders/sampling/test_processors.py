@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
-from toys import Toy, adversary, chi_square, counts, every_kind, joint_law, step_by_step
+from toys import SampledTree, Toy, adversary, chi_square, counts, every_kind, fit, joint_law, step_by_step
 
 from zoo.decoders.sampling import Law, Noise, decode
-from zoo.decoders.sampling.processors import Mirostat, NoRepeat, RepetitionAware
-from zoo.decoders.sampling.proposers import DraftModel
+from zoo.decoders.sampling.processors import Mirostat, NoRepeat, RepetitionAware, RepetitionPenalty
+from zoo.decoders.sampling.proposers import DraftModel, Jacobi
 
 LAWS = {
     "mirostat": Law(processors=(Mirostat(1.2, 0.4),)),
@@ -37,23 +37,36 @@ def test_every_draft_gives_the_tokens_of_going_step_by_step(law):
         assert torch.equal(found.codes, expected[:, 4:]), name
 
 
-@pytest.mark.parametrize("rule", ["equal", "rejection"])
-@pytest.mark.parametrize(
-    "law",
-    [
-        Law(processors=(Mirostat(1.2, 0.8),)),
-        Law(top_p=0.6, processors=(RepetitionAware(0.3, 3),)),
-        Law(processors=(NoRepeat(2),)),
-    ],
-    ids=["mirostat", "repetition-aware", "no repeat"],
-)
-def test_complete_outputs_have_the_law_that_going_step_by_step_has(law, rule):
-    toy, prompt, rows = Toy(), torch.tensor([[1]]), 8000
-    expected = joint_law(toy, prompt, 4, law)
-    assert chi_square(counts(decode(toy, prompt.expand(rows, -1, -1), 4, Law(), Noise(4)).codes, (3,)), expected) < 1e-6
-    draft = DraftModel(adversary(toy))
-    found = decode(toy, prompt.expand(rows, -1, -1), 4, law, Noise(4), draft, rule, window=3)
-    assert chi_square(counts(found.codes, (3,)), expected) > 1e-3
+CHANGES = {
+    "mirostat": Law(processors=(Mirostat(1.2, 0.8),)),
+    "repetition-aware": Law(top_p=0.6, processors=(RepetitionAware(0.3, 3),)),
+    "no repeat": Law(processors=(NoRepeat(2),)),
+    "penalty": Law(processors=(RepetitionPenalty(1.5),)),
+}
+DRAFTS = {  # rules and proposers, of a model that finds probable what the target does not
+    "equal": ("equal", DraftModel),
+    "rejection": ("rejection", DraftModel),
+    "block": ("block", DraftModel),
+    "recursive": ("recursive", SampledTree),
+    "jacobi": ("equal", lambda other: Jacobi()),
+    "speculative jacobi": ("rejection", lambda other: Jacobi()),
+    "coupled jacobi": ("coupled", lambda other: Jacobi()),
+    "gumbel jacobi": ("gumbel", lambda other: Jacobi()),
+}
+
+
+@pytest.mark.parametrize("law", CHANGES.values(), ids=CHANGES)
+def test_processors_change_the_law_of_complete_outputs(law):
+    toy, prompt = Toy(), torch.tensor([[1]])
+    plain = decode(toy, prompt.expand(8000, -1, -1), 4, Law(), Noise(4)).codes
+    assert chi_square(counts(plain, (3,)), joint_law(toy, prompt, 4, law)) < 1e-6
+
+
+@pytest.mark.parametrize("kind", DRAFTS)
+@pytest.mark.parametrize("law", CHANGES.values(), ids=CHANGES)
+def test_complete_outputs_have_the_law_that_going_step_by_step_has(law, kind):
+    rule, proposer = DRAFTS[kind]
+    assert fit(rule, proposer(adversary(Toy())), law, window=6, rows=8000).good
 
 
 def test_mirostat_moves_its_bound_by_the_surprise_of_what_came():
@@ -148,6 +161,16 @@ def test_a_law_that_leaves_no_token_says_so():
     toy, law = Toy(), Law(processors=(NoRepeat(1),))
     with pytest.raises(ValueError, match=r"no token possible.*processors that forbid every token"):
         decode(toy, torch.zeros(2, 1, 1).long(), 4, law)
+
+
+def test_a_row_that_has_ended_needs_no_token_to_be_possible():
+    """The first row ends with 1, behind which it has had all three tokens; the second goes on."""
+    prompt = torch.tensor([[1, 1, 0, 1, 2], [0, 0, 0, 0, 0]])[..., None]
+    forced = torch.full((1, 6, 1), -1)
+    forced[0, 5] = 1
+    law = Law(processors=(NoRepeat(2),))
+    found = decode(Toy(), prompt, torch.tensor([1, 3]), law, lengths=torch.tensor([5, 1]), forced=forced)
+    assert found.lengths.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toys import Random, Toy, adversary, all_outputs, counts, joint_law, p_value
+from toys import Random, SampledTree, Toy, Tree, adversary, all_outputs, counts, fit, joint_law
 
 from zoo.decoders.sampling import Draft, Exactness, Law, Noise, decode, rules
 from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.noise import Quiet
-from zoo.decoders.sampling.proposers import Context, DraftModel, Proposer
+from zoo.decoders.sampling.proposers import Context, DraftModel, Jacobi, Proposer
 from zoo.decoders.sampling.rules import Rejection, Scores, Streams, Verified, leading
 from zoo.decoders.sampling.rules.rejection import residual
 
 ROWS = 40_000
 PROMPT = torch.tensor([[1]])
 LAWS = [Law(), Law(temperature=0.5), Law(temperature=1.5, top_k=2), Law(top_p=0.8)]
+COLD = LAWS[1]
 
 
 class Certain(Proposer):
@@ -42,7 +43,14 @@ class Certain(Proposer):
 def test_complete_outputs_have_the_law_whatever_is_drafted(rule, law):
     toy = Toy()
     for proposer in (DraftModel(adversary(toy)), Certain(Toy(seed=1))):
-        assert p_value(rule, proposer, law) > 1e-3
+        assert fit(rule, proposer, law).good
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", LAWS, ids=range(len(LAWS)))
+@pytest.mark.parametrize("rule", ["equal", "rejection"])
+def test_complete_outputs_have_the_law_to_a_tenth_of_a_percent(rule, law):
+    assert fit(rule, DraftModel(adversary(Toy())), law, steps=5, rows=200_000).good
 
 
 @pytest.mark.parametrize("rule", ["equal", "rejection"])
@@ -50,8 +58,8 @@ def test_complete_outputs_have_the_law_whatever_is_drafted(rule, law):
 def test_codes_of_a_step_have_their_joint_law(rule, depth):
     toy = Toy((2, 3), depth=depth)
     draft = Random() if depth else DraftModel(adversary(toy))
-    assert p_value(rule, draft, model=toy, steps=2, window=1, prompt=torch.tensor([[1, 2]])) > 1e-3
-    assert p_value(rule, None, model=toy, steps=2, prompt=torch.tensor([[1, 2]])) > 1e-3
+    assert fit(rule, draft, model=toy, steps=2, window=1, prompt=torch.tensor([[1, 2]])).good
+    assert fit(rule, None, model=toy, steps=2, prompt=torch.tensor([[1, 2]])).good
 
 
 class NoResidual(Rejection):
@@ -93,11 +101,56 @@ MUTANTS = [NoResidual(), SharedNoise(), OneUniform(), rules.Lenient(), FreshDraw
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[type(mutant).__name__ for mutant in MUTANTS])
 def test_rules_that_change_the_law_are_found_out(mutant):
-    assert p_value(mutant, DraftModel(adversary(Toy()))) < 1e-6
+    assert fit(mutant, DraftModel(adversary(Toy()))).p < 1e-6
+
+
+class UntemperedBonus(Rejection):
+    """Behind a draft that stands whole, where the law is `COLD`, it is left as the model gave it."""
+
+    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
+        bonus = (torch.arange(draft.slots + 1) == draft.count[:, None]) & (draft.count > 0)[:, None]
+        plain = (scores.logp * COLD.temperature).log_softmax(-1)
+        logp = torch.where(bonus[..., None, None], plain, scores.logp)
+        return super().verify(draft, scores._replace(logp=logp), noise)
+
+
+def test_a_bonus_token_without_temperature_is_found_out():
+    assert fit(UntemperedBonus(), DraftModel(adversary(Toy())), COLD, rows=10_000).p < 1e-6
+
+
+class OneOfTwo(Rejection):
+    """Judges two drafts that were drawn apart, and keeps the result of the first, or of the one that stands longer."""
+
+    trees = True
+
+    def __init__(self, longer: bool):
+        self.longer = longer
+
+    def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
+        if not draft.slots:
+            return super().verify(draft, scores, noise)
+        found = []
+        for way in range(2):
+            slots = torch.arange(way, draft.slots, 2)
+            chain = Draft(draft.tokens[:, slots], draft.count // 2, None, draft.logq[:, slots])
+            block = torch.cat((torch.zeros(1, dtype=torch.int64), slots + 1))
+            seen = scores._replace(logp=scores.logp[:, block], steps=scores.steps[:, block])
+            found.append(super().verify(chain, seen, Streams(*(stream.derive(way) for stream in noise))))
+        other = (found[1].n > found[0].n) & self.longer
+        path = 2 * torch.arange(draft.slots // 2) + other[:, None]
+        kept = [torch.where(other, found[1].n, found[0].n), torch.where(other[:, None], found[1].next, found[0].next)]
+        return Verified(kept[0], path, kept[1])
+
+
+def test_to_keep_the_draft_that_stands_longer_is_found_out():
+    """ReDrafter's sampling does so."""
+    two = SampledTree(adversary(Toy()), (2, 1, 1), distinct=False)
+    assert fit(OneOfTwo(longer=False), two, window=6, rows=10_000).good
+    assert fit(OneOfTwo(longer=True), two, window=6, rows=10_000).p < 1e-6
 
 
 def test_a_draft_law_that_drafts_were_not_drawn_from_is_found_out():
-    assert p_value("rejection", Certain(Toy(seed=1), lie=True)) < 1e-6
+    assert fit("rejection", Certain(Toy(seed=1), lie=True)).p < 1e-6
 
 
 def test_rejection_accepts_as_often_as_p_and_q_overlap():
@@ -120,14 +173,32 @@ def test_rejection_accepts_as_often_as_p_and_q_overlap():
     assert overlap / (2 - overlap) - margin < accepted < overlap + margin
 
 
-@pytest.mark.parametrize("rule", ["equal", "rejection"])
+@pytest.mark.parametrize("rule", rules.RULES)
 def test_certain_laws_make_every_rule_match_greedily(rule):
     toy = Toy()
     prompt = PROMPT.expand(3, -1, -1)
     greedy = decode(toy, prompt, 9, Law(temperature=0))
-    for proposer in (Random(), DraftModel(adversary(toy)), DraftModel(toy)):
-        found = decode(toy, prompt, 9, Law(temperature=0), Noise(3), proposer, rule)
+    for proposer in (*chains(toy), *trees(rule, toy, torch.cat((prompt, greedy.codes), 1), 3)):
+        found = decode(toy, prompt, 9, Law(temperature=0), Noise(3), proposer, rule, window=6)
         assert torch.equal(found.codes, greedy.codes) and not found.logp.any()
+
+
+@pytest.mark.parametrize("rule", rules.RULES)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_one_token_alone_is_drawn_without_doubt(rule, temperature):
+    toy, prompt = Toy((1,)), torch.zeros(2, 1, 1).long()
+    for proposer in (*chains(toy), *trees(rule, toy, prompt.expand(-1, 6, -1), 1)):
+        result = decode(toy, prompt, 5, Law(temperature=temperature), proposer=proposer, rule=rule)
+        assert not result.codes.any() and not result.logp.any() and result.trace.drafted.any()
+
+
+def chains(toy: Toy) -> list[Proposer]:
+    return [Random(), DraftModel(adversary(toy)), DraftModel(toy), Jacobi()]
+
+
+def trees(rule: str, toy: Toy, whole: torch.Tensor, branch: int) -> list[Proposer]:
+    """For rules that take them, with or without what will come."""
+    return [Tree(whole), SampledTree(adversary(toy), (branch, 1))] if rules.find(rule).trees else []
 
 
 def edge_laws() -> list[tuple[list[float], list[float] | None]]:
@@ -172,13 +243,6 @@ def test_something_is_left_of_a_law_even_if_a_rejection_was_rounding():
         assert torch.equal(left[1], logp[1]) and not left.isnan().any() and torch.isfinite(left.amax(-1)).all()
     assert torch.equal(residual(logp, token, logp), logp)
     assert residual(logp, token, None)[0].isneginf().tolist() == [False, True]
-
-
-def test_one_token_alone_is_drawn_without_doubt():
-    toy = Toy((1,))
-    for rule in ("equal", "rejection"):
-        result = decode(toy, torch.zeros(2, 1, 1).long(), 5, proposer=Random(), rule=rule)
-        assert not result.codes.any() and not result.logp.any()
 
 
 def test_of_a_tree_the_way_that_was_drawn_stands():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -176,14 +176,37 @@ def chi_square(found: Tensor, law: Tensor) -> float:
     return float(torch.special.gammaincc(torch.tensor((len(found) - 1) / 2, dtype=torch.float64), statistic / 2))
 
 
-def p_value(
+def excess(found: Tensor, law: Tensor) -> float:
+    """Total variation between counts and a law, in units of what chance alone gives if the law holds.
+
+    Shares of n draws deviate from p by sqrt(2 / pi) standard deviations, sqrt(p (1 - p) / n), on average.
+    """
+    draws = found.sum()
+    noise = (law * (1 - law) / draws).clamp(min=0).sqrt().sum() * (2 / torch.pi) ** 0.5 / 2
+    return float((found / draws - law).abs().sum() / 2 / noise)
+
+
+class Fit(NamedTuple):
+    """How well outputs that were drawn fit the law that enumeration gives: see `chi_square` and `excess`."""
+
+    p: float
+    excess: float
+
+    @property
+    def good(self) -> bool:
+        return self.p > 1e-3 and self.excess < 3
+
+
+def fit(
     rule: str | Rule, proposer: Proposer | None, law: Law | None = None, window: int = 3, model: Toy | None = None,
     steps: int = 4, prompt: Tensor | None = None, rows: int = 40_000,
-) -> float:  # fmt: skip
-    """Probability of outputs this far from the law that enumeration gives, if they have it."""
+) -> Fit:  # fmt: skip
+    """Draws complete outputs under a rule; what proposers draw from the global generator is the same every time."""
     model, law, prompt = model or Toy(), law or Law(), torch.tensor([[1]]) if prompt is None else prompt
+    torch.manual_seed(4)
     result = decode(model, prompt.expand(rows, -1, -1), steps, law, Noise(4), proposer, rule, window=window)
-    return chi_square(counts(result.codes, model.info.cards), joint_law(model, prompt, steps, law))
+    found, expected = counts(result.codes, model.info.cards), joint_law(model, prompt, steps, law)
+    return Fit(chi_square(found, expected), excess(found, expected))
 
 
 class Random(Proposer):
@@ -241,12 +264,12 @@ class SampledTree(Proposer):
         self.model, self.branches, self.distinct, self.honest = model, branches, distinct, honest
 
     def propose(self, ctx: Context, n: int) -> Draft:
-        row, tokens, laws, parents = torch.arange(ctx.rows), [], [], []
+        row, own, tokens, laws, parents = torch.arange(ctx.rows), ctx.law.drafting(), [], [], []
         level = [(-1, ctx.tokens[:, : int(ctx.length.max()) + len(self.branches)])]
         for depth, branch in enumerate(self.branches):
             at, grown = ctx.length + depth, []
             for parent, known in level:
-                logq = ctx.law(self.model(known).logits[row, at - 1][:, None])[:, 0]
+                logq = own(self.model(known[:, : int(at.max())]).logits[row, at - 1][:, None])[:, 0]
                 noise = ctx.noise.derive(parent) if depth else ctx.noise
                 for token, law in self._siblings(logq, noise, at[:, None], branch):
                     child = known.clone()
@@ -267,4 +290,5 @@ class SampledTree(Proposer):
         for token in (logq + noise.gumbel(steps, *shape)[:, 0]).topk(branch).indices.unbind(-1):
             found.append((token, law))
             law = law.scatter(-1, token[..., None], -torch.inf).log_softmax(-1)
+            law = law.masked_fill(law.isnan(), -torch.inf)  # no token is left: further siblings are gaps
         return found
