@@ -31,6 +31,7 @@ from zoo.decoders.sampling import Law, Noise, decode
 from zoo.decoders.sampling.proposers import DraftModel, NGram, Proposer
 from zoo.generation_drafts import draft_of
 from zoo.generation_weights import packed
+from zoo.partings import lead, scores
 from zoo.scoring import conditions
 
 STARTER = "autoregressive.text"
@@ -306,7 +307,6 @@ def _same(one: Tokens, other: Tokens) -> int:
     return int((one == other).long().cumprod(1).sum())
 
 
-@torch.no_grad()
 def gap(
     target: TokenModel, prompts: Sequence[Tensor], expected: Sequence[Tokens], given: Sequence[Tokens]
 ) -> float | None:
@@ -314,10 +314,7 @@ def gap(
     found = []
     for prompt, one, other in zip(prompts, expected, given, strict=True):
         if (same := _same(one, other)) < one.shape[1]:
-            ids = torch.cat((prompt, one[:, :same]), 1)
-            places, state = torch.arange(ids.shape[1])[None], target.init_state(1, ids.shape[1])
-            best = target(ids[..., None], places, state).logits[0, -1, 0].topk(2).values
-            found.append(float(best[0] - best[1]))
+            found.append(lead(scores(target, torch.cat((prompt, one[:, :same]), 1)[..., None])[0]))
     return max(found, default=None)
 
 

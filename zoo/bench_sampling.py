@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from zoo.bench_judges import Judge, judge_of
 from zoo.bench_requests import Job, jobs_of
 from zoo.codecs.errors import UserError
 from zoo.decoders.sampling import Result
-from zoo.decoders.sampling.proposers import DraftModel
+from zoo.decoders.sampling.result import Exactness
 from zoo.generation_codes import Codes, Sampling, draw_codes
 from zoo.generation_request import sampling_for
 from zoo.generation_weights import packed
+from zoo.partings import Parting, parting
 from zoo.pass_clock import pass_clock
 from zoo.scoring import conditions
 
@@ -60,9 +61,12 @@ TEXT = [
     *_drafting(f"draft:{DRAFT}", 5, rule="rejection"),
     *_drafting(f"draft:{DRAFT}", 5, rule="block"),
     *_drafting(f"opt-tree:{DRAFT}", 8),
+    *_drafting(f"opt-tree:{DRAFT}", 8, rule="recursive"),
     *_drafting(f"dyspec:{DRAFT}", 8),
+    *_drafting(f"dyspec:{DRAFT}", 8, rule="recursive"),
     *_drafting(f"staged:{DRAFT}+ngram", 5),
     *_drafting(f"suffix-automaton+draft:{DRAFT}", 6),
+    *_drafting(f"phrases+draft:{DRAFT}", 10),  # a chain of 4 and two phrases
     *_drafting("suffix-automaton", 8),
     *_drafting("copyspec", 8),
     *_drafting("ngram", 8),
@@ -70,7 +74,10 @@ TEXT = [
     *_drafting("recycling", 8),
     *_drafting("lookahead", 8),
     *_drafting("jacobi", 5),
+    *_drafting("bandit+suffix-automaton+trigram", 8),
+    *_drafting("exp3+suffix-automaton+trigram", 8),
     *_drafting("swift", 4),
+    *_drafting("early-exit:2", 4),
     *_drafting(f"heads:{HEADS},width=1", 3, 4),
     *_drafting(f"heads:{HEADS},width=1", 4, rule="rejection"),
     *_drafting(f"heads:{HEADS},width=1", 4, rule="block"),
@@ -78,6 +85,7 @@ TEXT = [
     *_drafting(f"suffix-automaton:shortest=3+heads:{HEADS},width=1", 8),
     *_drafting(f"draft:{DRAFT}", 5, rule="typical"),
     *_drafting(f"draft:{DRAFT}", 5, rule="lenient"),
+    *_drafting(f"draft:{DRAFT}", 5, rule="top_k"),
 ]
 SPOKEN = [
     *_drafting("jacobi", 2, 4, 8),
@@ -97,12 +105,11 @@ DRAWN = [
 ]
 ONE_PLACE = Method("one place a pass", dict(passes=[EACH] * 4))
 HALVED = Method("half as many passes for each finer codebook")
+ORDERS = ("rescored", "entropy", "margin", "halton", "random", "spans", "remask")
+EAGER = ("local-leap", "threshold", "prophet")
 FILLED = [
-    Method("as many, rescored", dict(chooser="rescored")),
-    Method("as many, entropy", dict(chooser="entropy")),
-    Method("local-leap", dict(chooser="local-leap")),
-    Method("threshold", dict(chooser="threshold")),
-    Method("prophet", dict(chooser="prophet")),
+    *(Method(f"as many, {chooser}", dict(chooser=chooser)) for chooser in ORDERS),
+    *(Method(chooser, dict(chooser=chooser)) for chooser in EAGER),
 ]
 
 
@@ -187,20 +194,27 @@ def bench_sampling(
         rows = [_measure(task, weights, items, steps, seed) for task in tasks]
     result = {
         **head(conditions(1, "cpu")),
-        "what": "batch 1, one thread, without reading the prompt. steps_a_pass, codes_a_pass: what came out / forward "
-        "passes of the target. ratio: seconds of one step at a time / seconds of this method, on the same request in "
-        "the same round: median, least and largest over requests; CPU seconds leave out the time in which other "
-        "processes had the processor. same: share of the codes that are those of one step at a time up to the first "
-        "other one. nats: mean negative log-probability of a code under the law. expected: ratio if nothing but forward"
-        " passes took time, from `block`, milliseconds of a pass of so many slots. overhead: CPU seconds outside of all"
-        " forward passes, as a share of those inside the target's. quality: share of the pictures that show what was "
-        "asked for (accuracy), share of the words that a recogniser misunderstands (word_errors)",
+        "what": "batch 1, one thread, without reading the prompt. steps_a_pass, codes_a_pass: what came out / "
+        "forward passes of the target. ratio: seconds of one step at a time / seconds of this method, on the same "
+        "request in the same round: median, least and largest over requests; CPU seconds leave out the time in which "
+        "other processes had the processor. same: share of the codes that are those of one step at a time up to the "
+        "first other one. gap: where an identical method of a decoder that goes step by step parts from that, by how "
+        "much the best score was ahead of the second one there, the largest over requests: of logits, if greedy, else "
+        "of log-probabilities with their noise; gap_step: the step of that request, 0 behind the prompt; null if it "
+        "never parts. exactness: what the method declares, beside the process that it stands for, step by step. "
+        "another_process: it fills in by other passes than the first method, or in another order, and stands for a "
+        "process of another law. nats: mean negative log-probability of a code under the law. expected: ratio if "
+        "nothing but forward passes took time, from `block`, milliseconds of a target's pass of so many slots, and "
+        "from draft_seconds, CPU seconds in passes of all that drafts, models and heads, in these very runs. "
+        "overhead: CPU seconds outside of all forward passes, as a share of those inside the target's. quality: share "
+        "of the pictures that show what was asked for (accuracy), share of the words that a recogniser misunderstands "
+        "(word_errors)",
         "weights": weights,
         "seed": seed,
         "items": items,
         "rows": rows,
     }
-    return deliver(result, [_table(row) for row in rows], output, as_json, 130)
+    return deliver(result, [_table(row) for row in rows], output, as_json, 150)
 
 
 def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dict[str, Any]:
@@ -219,7 +233,16 @@ def _measure(task: Task, weights: str, items: int, steps: int, seed: int) -> dic
             found[name].append(run(decoder, job, number, sampling))
     plain = found[task.plain.name]
     judge = judge_of(task.medium, task.judge or task.decoder, decoder)
-    rows = [_row(name, runs, plain, jobs, ways[name], block, judge) for name, runs in found.items()]
+    rows = []
+    for method in (task.plain, *task.methods):
+        runs, sampling = found[method.name], ways[method.name]
+        facts = _row(method.name, runs, plain, jobs, sampling, block, judge)
+        rows.append(facts | {"another_process": another_process(method, task.plain)})
+        if decoder.info.causal and runs is not plain and facts["exactness"] == Exactness.IDENTICAL:
+            rows[-1] |= widest_gap(
+                parting(decoder, job, number, sampling, theirs.results, ours.results)
+                for number, (job, theirs, ours) in enumerate(zip(jobs, plain, runs, strict=True))
+            )
     return {
         "medium": task.medium,
         "decoder": task.decoder,
@@ -239,7 +262,8 @@ class Run:
     Attributes:
         codes, results: What came out.
         wall, cpu: Seconds of the rounds.
-        inside, outside: CPU seconds of the whole request in forward passes of the target, and outside of all passes.
+        inside, drafting, outside: CPU seconds of the whole request in forward passes of the target, in those of all
+            that drafts, and outside of all passes.
     """
 
     codes: Codes
@@ -247,6 +271,7 @@ class Run:
     wall: float
     cpu: float
     inside: float
+    drafting: float
     outside: float
 
 
@@ -264,7 +289,7 @@ def run(decoder: Any, job: Job, number: int, sampling: Sampling) -> Run:
         wall, cpu = timed(draw, torch.device("cpu"))
     rounds = sum(float(result.trace.seconds.sum()) for result in drawn.results)
     outside = cpu - clock.target - clock.drafts
-    return Run(drawn.codes[0], drawn.results, rounds, cpu * rounds / wall, clock.target, outside)
+    return Run(drawn.codes[0], drawn.results, rounds, cpu * rounds / wall, clock.target, clock.drafts, outside)
 
 
 def block_times(
@@ -316,17 +341,18 @@ def _row(
         for each, job in zip(runs, jobs, strict=True)
     )
     logp = torch.cat([result.logp.flatten() for each in runs for result in each.results])
-    fewer = block is None and runs is not plain and not sampling.ahead  # passes of a decoder that fills in
     known = block is not None and sampling.zipar is None  # rows side by side have blocks of many lengths
-    costs = {"expected": _expected(block, sampling, passes, drafts, emitted)} if known else {}
+    drafting = sum(each.drafting for each in runs)
+    costs = {"expected": _expected(block, sampling, passes, drafting, emitted)} if known else {}
     return {
         "method": name,
-        "exactness": "approximate" if fewer else runs[0].results[0].exactness.value,
+        "exactness": runs[0].results[0].exactness.value,
         "steps_a_pass": emitted / passes,
         "codes_a_pass": codes / passes,
         "drafted_a_pass": drafted / passes,
         "accepted_a_pass": accepted / passes,
         "draft_passes_a_pass": drafts / passes,
+        "draft_seconds": drafting,
         "codes_a_second": codes / sum(each.wall for each in runs),
         "ratio": {kind: ratios(plain, runs, kind) for kind in ("wall", "cpu")},
         **costs,
@@ -337,11 +363,26 @@ def _row(
     }
 
 
-def _expected(block: dict[int, float], sampling: Sampling, passes: int, drafts: int, emitted: int) -> float:
-    """How many times as fast this is if nothing but forward passes takes time."""
+def _expected(block: dict[int, float], sampling: Sampling, passes: int, drafting: float, emitted: int) -> float:
+    """How many times as fast this is if nothing but forward passes takes time.
+
+    Args:
+        drafting: CPU seconds in passes of all that drafts.
+    """
     window = 0 if sampling.proposer is None else sampling.window
     target = block[min((count for count in BLOCKS if count > window), default=BLOCKS[-1])]
-    return emitted * block[1] / (passes * target + drafts * (draft_seconds(sampling) if drafts else 0.0))
+    return emitted * block[1] / (passes * target + drafting)
+
+
+def another_process(method: Method, plain: Method) -> bool:
+    """Whether a decoder that fills in does it by other passes, or in another order: what it draws has another law."""
+    return any(method.options.get(name) != plain.options.get(name) for name in ("passes", "schedule", "chooser"))
+
+
+def widest_gap(partings: Iterable[Parting | None]) -> dict[str, Any]:
+    """Of the requests, the parting that rounding explains least."""
+    found = max((each for each in partings if each is not None), key=lambda each: each.gap, default=None)
+    return {"gap": None, "gap_step": None} if found is None else {"gap": found.gap, "gap_step": found.step}
 
 
 def ratios(plain: list[Run], runs: list[Run], kind: str) -> list[float]:
@@ -364,15 +405,9 @@ def same(ours: Codes, theirs: Codes) -> float:
     return float(equal.long().cumprod(0).float().mean())
 
 
-def draft_seconds(sampling: Sampling) -> float:
-    """CPU seconds that a draft model takes for a step."""
-    proposer = sampling.proposer(None) if sampling.proposer is not None else None
-    return block_times(proposer.model, 1, (1,))[1] if isinstance(proposer, DraftModel) else 0.0
-
-
 def _table(row: dict[str, Any]) -> Table:
     title = f"{row['decoder']}, temperature {row['temperature']:g}"
-    columns = ("method", "exactness", "steps / pass", "codes / s", "ratio, wall", "expected", "same")
+    columns = ("method", "exactness", "process", "steps / pass", "codes / s", "ratio, wall", "expected", "same", "gap")
     measured = [name.replace("_", " ") for name in row["methods"][0]["quality"]]
     table = Table(*columns, *measured, title=title)
     for method in row["methods"]:
@@ -380,6 +415,8 @@ def _table(row: dict[str, Any]) -> Table:
         numbers = [f"{method[key]:.2f}" for key in ("steps_a_pass", "codes_a_second")]
         expected = f"{method['expected']:.2f}" if "expected" in method else ""
         quality = [f"{value:.0%}" for value in method["quality"].values()]
-        told = [expected, f"{method['same']:.0%}", *quality]
-        table.add_row(method["method"], method["exactness"], *numbers, wall, *told)
+        gap = "" if method.get("gap") is None else f"{method['gap']:.1g}"
+        told = [expected, f"{method['same']:.0%}", gap, *quality]
+        process = "another" if method["another_process"] else ""
+        table.add_row(method["method"], method["exactness"], process, *numbers, wall, *told)
     return table

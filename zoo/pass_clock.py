@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any
 
 from zoo.decoders.base import TokenModel
+from zoo.decoders.heads import MultiTokenHeads
 
 
 @dataclass
@@ -18,7 +19,7 @@ class PassClock:
 
     Attributes:
         target: Those of the model whose output counts.
-        drafts: Those of all others.
+        drafts: Those of all others, of heads as well.
     """
 
     target: float = 0.0
@@ -27,11 +28,13 @@ class PassClock:
 
 @contextmanager
 def pass_clock(target: TokenModel) -> Generator[PassClock, None, None]:
-    """Time all passes of token models that run inside, on a CPU; passes within passes belong to the outer one.
+    """Time all passes of token models and heads that run inside, on a CPU.
 
-    What the target says of the codes of a step, given those before, counts as its passes do (`TokenModel.depth`).
+    Passes within passes belong to the outer one. What the target says of the codes of a step, given those before,
+    counts as its passes do (`TokenModel.depth`).
     """
-    clock, level, forward, depth = PassClock(), 0, TokenModel.forward, target.depth
+    clock, level, depth = PassClock(), 0, target.depth
+    forward, ahead = TokenModel.forward, MultiTokenHeads.forward
 
     def timed(part: str, run: Callable[[], Any]) -> Any:
         nonlocal level
@@ -48,10 +51,16 @@ def pass_clock(target: TokenModel) -> Generator[PassClock, None, None]:
         part = "target" if target in (model, getattr(model, "model", None)) else "drafts"
         return timed(part, lambda: forward(model, *args, **options))
 
+    @wraps(ahead)
+    def looked(heads: MultiTokenHeads, *args: Any, **options: Any) -> Any:
+        return timed("drafts", lambda: ahead(heads, *args, **options))
+
     TokenModel.forward = passed  # type: ignore[method-assign]
+    MultiTokenHeads.forward = looked  # type: ignore[method-assign]
     target.__dict__["depth"] = lambda *args: timed("target", lambda: depth(*args))
     try:
         yield clock
     finally:
         TokenModel.forward = forward  # type: ignore[method-assign]
+        MultiTokenHeads.forward = ahead  # type: ignore[method-assign]
         del target.__dict__["depth"]

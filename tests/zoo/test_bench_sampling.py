@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_generators import (
+    masked_picture_decoder,
     masked_speech_decoder,
     picture_decoder,
     save_speech_codec,
@@ -15,9 +16,11 @@ from small_generators import (
     text_decoder,
 )
 
+import zoo.bench_sampling
 from zoo import checkpoint
 from zoo.bench_sampling import BLOCKS, PLAIN, Method, Run, Task, bench_sampling, ratios, same
 from zoo.codecs.errors import UserError
+from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 from zoo.decoders.sampling.result import Exactness, Recorder, Result
 
 METHODS = (
@@ -29,8 +32,13 @@ METHODS = (
 @pytest.fixture(scope="module")
 def decoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("decoders")
-    checkpoint.save(text_decoder(context=96), folder / "text")
+    text = text_decoder(context=96)
+    heads = MultiTokenHeads(HeadsConfig.of(text.info, heads=3))
+    heads.tokens = text.tokens
+    checkpoint.save(text, folder / "text")
+    checkpoint.save(heads, folder / "text-heads")
     checkpoint.save(picture_decoder(), folder / "picture")
+    checkpoint.save(masked_picture_decoder(), folder / "masked")
     return folder
 
 
@@ -51,12 +59,70 @@ def test_all_methods_draw_the_same_requests_and_are_compared_with_one_step_at_a_
         plain, copies, guesses = row["methods"]
         assert plain["steps_a_pass"] == 1 == plain["same"] and plain["ratio"]["wall"] == [1, 1, 1]
         assert copies["exactness"] == "identical" and copies["same"] == 1
+        assert copies["gap"] is None is copies["gap_step"] and "gap" not in plain and "gap" not in guesses
         assert guesses["exactness"] == "distribution"
         assert (guesses["same"] == 1) == (task.temperature == 0)
         for method in row["methods"]:
             assert method["drafted_a_pass"] >= method["accepted_a_pass"] >= 0
             assert method["codes_a_second"] > 0 < method["expected"] and method["overhead"] > 0
             assert (method["nats"] is None) == (task.temperature == 0)
+
+
+@pytest.mark.parametrize(
+    "proposer", ["draft:{}", "suffix-automaton+draft:{}", "bandit+draft:{}+ngram", "early-exit:1", "heads:{}-heads"]
+)
+def test_all_models_that_draft_count_wherever_they_stand_in_a_proposer(decoders, proposer, capsys):
+    text = str(decoders / "text")
+    task = Task("text", text, 1.0, [Method("drafts", dict(proposer=proposer.format(text), window=3))])
+    (row,) = bench_sampling(as_json=True, tasks=[task], items=1, steps=12)["rows"]
+    plain, drafts = row["methods"]
+    passes, target = 12 / drafts["steps_a_pass"], row["block"]["4"]
+    assert drafts["draft_seconds"] > 0 == plain["draft_seconds"]
+    seconds = passes * target + 1e3 * drafts["draft_seconds"]
+    assert drafts["expected"] == pytest.approx(12 * row["block"]["1"] / seconds)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_where_an_identical_method_parts_from_one_step_at_a_time_the_gap_is_told(
+    decoders, temperature, monkeypatch, capsys
+):
+    """The second request is made to part at its step 2, as rounding would do where two scores are that close."""
+    drawn = zoo.bench_sampling.run
+
+    def other(decoder, job, number, sampling):
+        found = drawn(decoder, job, number, sampling)
+        if sampling.proposer is not None and number == 1:
+            (result,) = found.results
+            codes = result.codes.clone()
+            codes[0, 2] = (codes[0, 2] + 1) % 100
+            return replace(found, results=[replace(result, codes=codes)])
+        return found
+
+    monkeypatch.setattr("zoo.bench_sampling.run", other)
+    task = Task("text", str(decoders / "text"), temperature, METHODS[:1])
+    _, copies = bench_sampling(as_json=True, tasks=[task], items=2, steps=10)["rows"][0]["methods"]
+    assert copies["gap_step"] == 2 and copies["gap"] > 0
+
+
+def test_what_fills_in_declares_what_its_result_does_and_whether_its_process_is_another(decoders, capsys):
+    methods = (
+        Method("ahead", dict(proposer="self", passes=[12] * 2)),
+        Method("fewer passes", dict(passes=[2] * 2)),
+        Method("entropy", dict(passes=[12] * 2, chooser="entropy")),
+        Method("threshold", dict(passes=[12] * 2, chooser="threshold")),
+    )
+    task = Task(
+        "image", str(decoders / "masked"), 1.0, methods, plain=Method("one place a pass", dict(passes=[12] * 2))
+    )
+    found = bench_sampling(as_json=True, tasks=[task], items=1)["rows"][0]["methods"]
+    told = {each["method"]: (each["exactness"], each["another_process"]) for each in found}
+    assert told == {
+        "one place a pass": ("identical", False),
+        "ahead": ("identical", False),
+        "fewer passes": ("identical", True),
+        "entropy": ("identical", True),
+        "threshold": ("approximate", True),
+    }
 
 
 def test_media_and_methods_may_be_picked(decoders):
@@ -90,7 +156,7 @@ def test_other_weights_are_refused(decoders):
 def made(codes, seconds, steps):
     none = torch.zeros(1, steps, 1)
     result = Result(none.long(), torch.tensor([steps]), none, Exactness.IDENTICAL, Recorder(1).trace())
-    return Run(torch.tensor(codes), [result], seconds, seconds, seconds, 0.0)
+    return Run(torch.tensor(codes), [result], seconds, seconds, seconds, 0.0, 0.0)
 
 
 def test_a_ratio_is_that_of_seconds_a_step():

@@ -51,6 +51,15 @@ def test_every_method_is_in_the_panel_of_its_decoder_by_its_exactness():
     assert causal.get_title() == "a.b\ntemperature 0.8" and masked.get_title() == "c.d\ntemperature 1, guidance 2"
 
 
+def test_what_fills_in_otherwise_has_a_mark_of_its_own_whatever_it_declares():
+    """Identical to its own process is not the same output as that of the first method."""
+    found = result()
+    other = method("as many, entropy", "identical", 3.0, [2.0, 2.0, 2.0], None) | {"another_process": True}
+    found["rows"][1]["methods"].append(other)
+    masked = figure_of(found).axes[1]
+    assert points(masked, "another process") == {(3.0, 2.0)} and (3.0, 2.0) not in points(masked, "identical")
+
+
 def test_bars_reach_from_the_least_to_the_largest():
     (group,) = [each for each in figure_of(result()).axes[0].containers if each.get_label() == "approximate"]
     (bar,) = group.lines[2][0].get_segments()
