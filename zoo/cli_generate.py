@@ -42,7 +42,7 @@ def generate_command(
         str | None, typer.Option(help="Pictures: WIDTHxHEIGHT in pixels; default: as the decoder learned them.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0: always the most probable; default: .8 for text, else 1.")
+        float | None, typer.Option(help="0: always the most probable; default: .8 for text, else 1, in one pass 0.")
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the K most probable tokens only.")] = None,
     top_p: Annotated[

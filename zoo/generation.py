@@ -76,12 +76,13 @@ def generate(
         text: What to say, or a file that holds it. Long texts are said in pieces, cut behind sentences.
         label: Class or speaker, by name or number. Default: none, and of speakers the first if there is no reference.
         steps: Most steps to add. Default: of text 256, of sound as many as there is room for.
-        seconds: Sound: how long; decoders that decide upon their end may end sooner. Default: as long as `text` takes.
+        seconds: Sound: how long, all pieces of a text and their pauses together; decoders that decide upon their end
+            may end sooner. Default: as long as `text` takes.
         size: Pictures: height and width in pixels. Default: as the decoder learned them.
         count: How many.
         temperature, top_k, top_p, min_p, typical: See `zoo.decoders.sampling.Law`; the default temperature is .8 for
-            text, else 1.
-        guidance: Scale of classifier-free guidance; 1: none.
+            text, else 1, and 0 of decoders of one pass.
+        guidance: Scale of classifier-free guidance, above 0; 1: none.
         proposer: Of drafts: one of `zoo.generation_drafts.PROPOSERS` with its settings, as in "ngram:4",
             "draft:MODEL,confident=0.3" for a smaller decoder of the same tokens, "bandit+ngram+jacobi", of pictures
             "jacobi:left" or "jacobi:above", which guess the code of the cell before, or a proposer. Of masked

@@ -1,4 +1,4 @@
-"""Codes of any layout, drawn by the loop that a decoder takes: step by step, by filling in, or scale by scale."""
+"""Codes of any layout, drawn as a decoder does it: step by step, by filling in, in one pass, or scale by scale."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from zoo.decoders.layouts import Flat, Layout, Raster
 from zoo.decoders.layouts.base import Shape
 from zoo.decoders.next_scale import NextScaleDecoder, decode_scales
 from zoo.decoders.one_code import OneCode, code_of
+from zoo.decoders.parallel import ParallelDecoder
 from zoo.decoders.sampling import Law, Noise, Result, decode_masked, decode_wavefront, decode_zipar, stream
 from zoo.decoders.sampling.choosers import Chooser, Confidence
 from zoo.decoders.sampling.proposers import Outcome, Proposer
@@ -107,9 +108,10 @@ def draw_codes(
     """Draw a grid of codes for each row.
 
     Args:
-        model: In eval mode; causal, masked or next-scale.
+        model: In eval mode; causal, masked, of one pass or next-scale.
         layout: Of its steps.
-        shapes: Grid of each row, prompt included; where the layout has an end token, the largest that may come out.
+        shapes: Grid of each row, prompt included; where the layout has an end token, the largest that may come out;
+            decoders of one pass make as long ones as they like.
         ids: Noise of each row.
         cond: Of the rows.
         prompt: Codes that each row begins with, in the grid's first corner; -1 is none.
@@ -161,6 +163,8 @@ class Task:
         """By the loop that the decoder takes."""
         if isinstance(bare(self.model), NextScaleDecoder):
             return self.scale_by_scale()
+        if isinstance(bare(self.model), ParallelDecoder):
+            return self.in_one_pass()
         if self.sampling.zipar is not None:
             return self.rows_side_by_side(self.sampling.zipar)
         return self.step_by_step(stop, watch) if self.model.info.causal else self.by_filling_in()
@@ -226,6 +230,18 @@ class Task:
         )  # fmt: skip
         rows = zip(result.codes.cpu(), lengths.tolist(), self.shapes, strict=True)
         return Drawn([layout.unpack(row[None, :length], shape)[0] for row, length, shape in rows], [result])
+
+    def in_one_pass(self) -> Drawn:
+        """Rows as long as the decoder finds them."""
+        if self.prompt is not None and self.prompt.numel():
+            raise UserError("a decoder of one pass makes whole sequences and takes no prompt; leave it out")
+        if self.cond is None:
+            raise UserError(
+                f"a decoder of one pass makes sequences of {', '.join(self.model.info.conditioning)}; give some of it"
+            )
+        result = bare(self.model).generate(self.cond, self.sampling.law, self.sampling.noise(self.ids))
+        rows = zip(result.codes.cpu(), result.lengths.tolist(), strict=True)
+        return Drawn([self.layout.unpack(row[None, :length], (length,))[0] for row, length in rows], [result])
 
     def scale_by_scale(self) -> Drawn:
         """All scales of a picture."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from zoo.codecs.files import printable
 from zoo.codecs.image.io import is_picture, read_image
 from zoo.codecs.image.tiling import Progress
 from zoo.container import TokenReader, is_token_file
-from zoo.decoders.base import TokenModel
+from zoo.decoders.base import TokenModel, bare
 from zoo.decoders.layouts import NextScale
-from zoo.generation_codes import Sampling, draw_codes, known_steps, most_frames
+from zoo.decoders.parallel import ParallelDecoder
+from zoo.generation_codes import Sampling, draw_codes, known_steps, most_frames, steps_of
 from zoo.generation_request import Request
 from zoo.generation_result import Generated
 from zoo.generation_speech import PAUSE_SECONDS, Piece, Room, pieces_of, timed
@@ -117,6 +119,19 @@ def picture_of(facts: TokenFacts, codec: Codec, size: tuple[int, int] | None) ->
     return Picture((height, width), size)
 
 
+def check_room(decoder: TokenModel, picture: Picture, hop: int) -> None:
+    """Raise for a picture of more steps than a decoder has learned to go; those that fill in are not bound to them."""
+    facts, context = decoder.tokens, decoder.info.context
+    steps = steps_of(facts.layout, picture.shape) if decoder.info.causal else 0
+    if steps > context:
+        height, width = picture.size
+        learned = f"; it learned from {facts.grid[1] * hop} x {facts.grid[0] * hop}" if facts.grid else ""
+        raise UserError(
+            f"a picture of {width} x {height} pixels takes {steps} steps, and this decoder was made for {context}"
+            f"{learned}: give a smaller --size"
+        )
+
+
 def show(
     decoder: TokenModel, request: Request, sampling: Sampling, codec: Codec, progress: Progress | None
 ) -> Generated:
@@ -132,6 +147,7 @@ def show(
         reference = codes_of(request.reference, codec, facts)[:, : facts.reference or None]
     picture = picture_of(facts, codec, request.size) if codec.info.media == "image" else None
     if picture is not None:
+        check_room(decoder, picture, codec.info.hop)
         shapes, texts, durations = [picture.shape], [request.text or ""], [None]
     else:
         pieces = pieces_for(decoder, request, codec, prompt)
@@ -163,15 +179,21 @@ def pieces_for(decoder: TokenModel, request: Request, codec: Codec, prompt: Int[
     most = longest = most_frames(layout, context)
     if before < most and request.steps is not None:
         longest = min(most, most_frames(layout, known_steps(layout, (most,), prompt) + request.steps))
-    if longest <= before:
+    rate = codec.info.frame_rate
+    if before >= most:
+        fits = math.floor((most - 1) / rate * 100) / 100
         raise UserError(
-            f"a prompt of {before} frames and {request.steps or 'more'} steps make no whole frame more within the"
-            f" {context} steps that this decoder was made for; shorten the prompt, or ask for more steps"
+            f"the prompt lasts {before / rate:.3g} s, and this decoder goes on with {fits:g} s or less; shorten it"
         )
-    room = Room(codec.info.frame_rate, most - before, layout.end and decoder.info.causal)
+    if longest <= before:
+        raise UserError(f"{request.steps} steps make no whole frame more; ask for more steps")
+    room = Room(rate, most - before, layout.end and decoder.info.causal)
+    one_pass = bare(decoder) if isinstance(bare(decoder), ParallelDecoder) else None
     if request.text is None:
-        free = request.steps is not None and request.seconds is None
+        free = (request.steps is not None or one_pass is not None) and request.seconds is None
         pieces = [Piece("", room.most if free else room.frames(request.seconds))]
+    elif one_pass is not None:
+        pieces = pieces_of(request.text, room, one_pass.config.upsampling, None)
     elif "durations" in kinds:
         pieces = timed_pieces(decoder, request, room)
     else:
@@ -195,7 +217,7 @@ def timed_pieces(decoder: TokenModel, request: Request, room: Room) -> list[Piec
     whole = frames([text])[0] if text.strip() else torch.ones(1)
     slower = 1 / (request.speed or 1) if request.seconds is None else request.seconds * room.rate / float(whole.sum())
     pieces = pieces_of(text, room, slower * float(whole.mean()), None)
-    return timed(pieces, [slower * each for each in frames([piece.text for piece in pieces])], room)
+    return timed(pieces, [slower * each for each in frames([piece.text for piece in pieces])], room, request.seconds)
 
 
 def pace_of(facts: TokenFacts, request: Request) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from zoo.codecs.errors import UserError
 from zoo.codecs.files import printable
 from zoo.configs import suggestion
 from zoo.decoders.base import TokenModel, bare
-from zoo.decoders.conditioning import Conditions, text_ids
+from zoo.decoders.conditioning import BYTES, ConditionEncoder, Conditions, text_ids
 from zoo.decoders.layouts import Flat, Raster
 from zoo.decoders.next_scale import NextScaleDecoder
+from zoo.decoders.parallel import ParallelDecoder
 from zoo.decoders.sampling import Law
 from zoo.decoders.sampling import guidance as streams_of
 from zoo.decoders.sampling.choosers import Chooser
@@ -100,14 +102,23 @@ def request_for(
         UserError: It cannot do that.
     """
     facts, kinds = decoder.tokens, decoder.info.conditioning
+    check_whole(steps=steps, count=count)
     for name, value in {"steps": steps, "seconds": seconds, "count": count, "speed": speed}.items():
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"{name} is {value}; ask for more than 0")
     if text is not None and "text" not in kinds:
         takes = f"takes {', '.join(kinds)}, and no text" if kinds else "takes no text"
         raise UserError(f"this decoder {takes}; leave it out, or to go on with a text, give it as the prompt")
+    if text is not None:
+        check_bytes(decoder)
     if reference is not None and "reference" not in kinds:
         raise UserError("this decoder does not learn from a reference; leave it out, or go on with it as the prompt")
+    if isinstance(bare(decoder), ParallelDecoder):
+        if medium == "image":
+            raise UserError("decoders of one pass decide how many codes there are, and a picture needs all of its own")
+        refuse(
+            "decoders of one pass, whose length comes with it", prompt=prompt, steps=steps, seconds=seconds, speed=speed
+        )
     if medium == "text":
         refuse("decoders of text", reference=reference, seconds=seconds, size=size, speed=speed)
         prompt = None if prompt is None else read_text(prompt)
@@ -127,6 +138,24 @@ def request_for(
         number = 0 if "labels" in kinds else None
     words = None if text is None else read_text(text)
     return Request(prompt, reference, words, number, steps, seconds, size, count, speed)
+
+
+def check_whole(**options: Any) -> None:
+    """Raise for options that are given and no whole numbers."""
+    for name, value in options.items():
+        if value is not None and not isinstance(value, Integral):
+            raise UserError(f"{name} is {value}; give a whole number")
+
+
+def check_bytes(decoder: TokenModel) -> None:
+    """Raise if the text that a decoder is conditioned on is not of bytes, the only ones that can be made of it here."""
+    sizes = [module.config.text for module in decoder.modules() if isinstance(module, ConditionEncoder)]
+    size = next(filter(None, sizes), BYTES)
+    if size != BYTES:
+        raise UserError(
+            f"this decoder's text is of a vocabulary of {size} that nobody gave; text comes as its {BYTES} bytes here:"
+            " make the ids with its own tokenizer, `zoo.decoders.conditioning.text_ids`, and sample from the decoder"
+        )
 
 
 def label_number(facts: TokenFacts, kinds: Sequence[str], label: str | int) -> int:
@@ -173,6 +202,11 @@ def sampling_for(
         UserError: Settings out of range, names that do not exist, or what this decoder has no use for.
     """
     ahead = 0
+    check_whole(window=window, zipar=zipar, wavefront=wavefront, seed=seed)
+    if not 0 < guidance < float("inf"):
+        raise UserError(
+            f"guidance is {guidance}; give a number above 0: 1 keeps to class and text as learned, 2 more strongly"
+        )
     if search is not None or phrases:
         refuse("a search, which chooses by itself", proposer=proposer, rule=rule, window=window)
     if not decoder.info.causal:
@@ -184,6 +218,11 @@ def sampling_for(
         refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
     elif isinstance(bare(decoder), NextScaleDecoder):
         refuse("decoders of scales", proposer=proposer, rule=rule, window=window, schedule=schedule, chooser=chooser)
+    elif isinstance(bare(decoder), ParallelDecoder):
+        refuse(
+            "decoders of one pass", proposer=proposer, rule=rule, window=window, passes=passes, schedule=schedule,
+            chooser=chooser, guidance=None if guidance == 1 else guidance,
+        )  # fmt: skip
     elif proposer == SELF:
         refuse("what a decoder drafts for itself", rule=rule)
         proposer, window, ahead = None, None, window or AHEAD
@@ -192,7 +231,9 @@ def sampling_for(
         refuse("decoders that do not go step by step", rule=rule)
     if proposer is None:
         refuse("drawing without drafts; name a proposer", rule=rule, window=window)
-    counts = () if passes is None else (passes,) if isinstance(passes, int) else tuple(passes)
+    counts = () if passes is None else tuple(passes) if isinstance(passes, Sequence) else (passes,)
+    for each in counts:
+        check_whole(passes=each)
     if min(counts, default=1) < 1 or (window or 1) < 1:
         raise UserError(f"passes {list(counts)} and a window of {window}: ask for 1 or more")
     if zipar is not None:
@@ -215,6 +256,8 @@ def sampling_for(
     try:
         searched = search_for(decoder, search, phrases)
         usual = TEMPERATURE[medium] if searched is None or searched.draws else 1.0
+        if isinstance(bare(decoder), ParallelDecoder):  # places know nothing of what their neighbours draw
+            usual = 0.0
         heat = usual if temperature is None else temperature
         amateur = None if against is None else amateur_for(decoder, against)
         if amateur is not None and guidance != 1:

@@ -56,7 +56,7 @@ class Generated:
         `accepted_length`: how many of these steps had been drafted, None without drafts.
         """
         traces = [result.trace for result in self.results]
-        rounds = sum(int((trace.emitted > 0).sum()) for trace in traces)
+        rounds = max(1, sum(int((trace.emitted > 0).sum()) for trace in traces))  # one pass may find nothing to say
         # Of masked decoding, candidates are drafts and all that stand come out; behind a draft, one step more does.
         drafts = any(int(trace.drafted.sum()) and not trace.accepted.equal(trace.emitted) for trace in traces)
         accepted = sum(int(trace.accepted.sum()) for trace in traces)

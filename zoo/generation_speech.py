@@ -61,7 +61,7 @@ class Room:
         frames = self.most if seconds is None else max(1, round(seconds * self.rate))
         if frames > self.most:
             raise UserError(
-                f"{seconds:g} s are {frames} frames, prompt included at most {self.most} are possible; ask for"
+                f"{seconds:g} s, behind the prompt if there is one, are more than this decoder can go on for; ask for"
                 f" {math.floor(self.most / self.rate * 10) / 10:g} s or less"
             )
         return frames
@@ -72,7 +72,7 @@ def pieces_of(text: str, room: Room, pace: float | None, seconds: float | None) 
 
     Args:
         pace: Frames for a byte, as the speaker has it; None if unknown.
-        seconds: Of all pieces together, in place of the pace's.
+        seconds: Of all pieces and pauses together, at most, in place of the pace's.
 
     Raises:
         UserError: An empty text, one that cannot be cut, or of which nobody knows how long it takes.
@@ -87,19 +87,56 @@ def pieces_of(text: str, room: Room, pace: float | None, seconds: float | None) 
     fitting = math.floor(room.most / pace / (SPREAD if room.ends and seconds is None else 1))
     pieces = cut(text, fitting)
     if not room.ends or seconds is not None:
-        counts = [max(1, round(len(piece.encode()) * pace)) for piece in pieces]
+        counts = within([max(1, round(len(piece.encode()) * pace)) for piece in pieces], room, seconds)
     else:
         spare = BREATH_SECONDS * room.rate
         counts = [math.ceil(len(piece.encode()) * pace * SLOWEST + spare) for piece in pieces]
     return [Piece(piece, min(count, room.most)) for piece, count in zip(pieces, counts, strict=True)]
 
 
-def timed(pieces: Sequence[Piece], durations: Sequence[Float[Tensor, "byte"]], room: Room) -> list[Piece]:
-    """The same pieces, whose bytes take so many frames; who decides where to end may take a little longer."""
+def timed(
+    pieces: Sequence[Piece], durations: Sequence[Float[Tensor, "byte"]], room: Room, seconds: float | None
+) -> list[Piece]:
+    """The same pieces, whose bytes take so many frames; who decides where to end may take a little longer.
+
+    Args:
+        seconds: Of all pieces and pauses together, at most; None: as long as they take.
+
+    Raises:
+        UserError: So many pieces cannot be that short.
+    """
     totals = [float(each.sum()) for each in durations]
-    spare = BREATH_SECONDS * room.rate if room.ends else 0
-    counts = [min(room.most, max(1, round(total * (SPREAD if room.ends else 1) + spare))) for total in totals]
+    if seconds is not None:
+        whole = [max(1, round(total)) for total in totals]
+        counts = within(whole, room, seconds)
+        shares = [count / frames for count, frames in zip(counts, whole, strict=True)]
+        durations = [share * each for share, each in zip(shares, durations, strict=True)]
+    else:
+        spare = BREATH_SECONDS * room.rate if room.ends else 0
+        counts = [max(1, round(total * (SPREAD if room.ends else 1) + spare)) for total in totals]
+    counts = [min(room.most, count) for count in counts]
     return [Piece(piece.text, count, each) for piece, count, each in zip(pieces, counts, durations, strict=True)]
+
+
+def within(counts: list[int], room: Room, seconds: float | None) -> list[int]:
+    """Frames of pieces, made fewer in proportion where they, with the pauses between them, would last longer than that.
+
+    Raises:
+        UserError: Each has but one frame, and they do.
+    """
+    if seconds is None:
+        return counts
+    pieces, pause = len(counts), math.ceil(PAUSE_SECONDS * room.rate)
+    left, most = max(1, round(seconds * room.rate)) - (pieces - 1) * pause, sum(counts)
+    if left < pieces:
+        least = math.ceil((pieces + (pieces - 1) * pause) / room.rate * 10) / 10
+        raise UserError(
+            f"the text is said in {pieces} pieces, with pauses between them, which {seconds:g} s are too short for;"
+            f" give it {least:g} s or more"
+        )
+    if most <= left:
+        return counts
+    return [1 + (left - pieces) * (count - 1) // (most - pieces) for count in counts]  # one frame each, and its share
 
 
 def cut(text: str, most: int) -> list[str]:

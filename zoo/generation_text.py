@@ -44,12 +44,13 @@ def write_on(
             " steps"
         )
     shape = (len(given) + (request.steps or min(STEPS, room)),)
+    cond = request.conditions(decoder, request.count, [request.text or ""] * request.count)
     printer = None
     if stream is not None:
         printer = Printer(vocabulary, stream, prompt)
     drawn = draw_codes(
-        decoder, layout, [shape] * request.count, range(request.count), request.conditions(decoder, request.count),
-        sampling, torch.tensor(given, dtype=torch.int64)[None], vocabulary.end, progress, printer,
+        decoder, layout, [shape] * request.count, range(request.count), cond, sampling,
+        torch.tensor(given, dtype=torch.int64)[None], vocabulary.end, progress, printer,
     )  # fmt: skip
     came = [codes[0, len(given) :].tolist() for codes in drawn.codes]
     for processor in sampling.law.processors:

@@ -6,7 +6,7 @@ has no steps, `begin` adds one, and `end` is one more frame.
 | layout | used for | steps | forward passes in turn |
 |---|---|---|---|
 | `Parallel` | text and 1-D image tokens (one codebook), frames whose codes are independent | T | T |
-| `Raster` | pictures, row by row, with or without a token at the end of each row | HW + H | HW + H |
+| `Raster` | pictures, row by row, with or without a token at the end of each row | HW + H or HW | HW + H or HW |
 | `Flat` | AudioLM: one code a step | TK | TK |
 | `Delay` | MusicGen: codebook k comes k steps later | T + K - 1 | T + K - 1 |
 | `StackDelay` | Stack-and-Delay: the same, through frames in an interleaved order | T + K - 1 | T + K - 1 |

@@ -20,6 +20,7 @@ from zoo.decoders.conditioned import (
     ConditionedMaskedConfig,
 )
 from zoo.decoders.conditioning import BYTES, ConditionConfig, ConditionedDecoder, Conditions
+from zoo.decoders.ctc import CTCConfig, CTCDecoder
 from zoo.decoders.layouts import Delay, Flat, Layout, NextScale, Parallel, Raster
 from zoo.decoders.masked import MaskedConfig
 from zoo.decoders.next_scale import NextScaleConfig, NextScaleDecoder
@@ -98,6 +99,14 @@ def masked_speech_decoder(weights: str = "", context: int = 64, levels: bool = T
     """Says text level by level."""
     options = dict(levels=levels)
     return _masked(Parallel(SOUND_SIZES), VOICE_KINDS | kinds, context, options, weights=weights, **VOICE_FACTS)
+
+
+def one_pass_decoder(weights: str = "", context: int = 64, **kinds: Any) -> Any:
+    """Says text in one pass, of places of which some are blank and some are the code before once more."""
+    layout = Parallel(SOUND_SIZES[:1], absent=True)
+    source = ConditionConfig(16, encoder=core(causal=False), **({"text": BYTES} | kinds))
+    config = CTCConfig(layout.cards, core(causal=False), context, condition=source, upsampling=4, head_bias=True)
+    return answering(CTCDecoder(config), TokenFacts(layout, codec="speech", weights=weights))
 
 
 PICTURE_FACTS = dict(codec="pictures", labels=SHAPES, grid=(3, 4))

@@ -114,7 +114,7 @@ REFUSED = {
     "no seconds": (["generate", "{say}", "--seconds", "0", "-o", "a.wav"], "seconds is 0.0; ask for more than 0"),
     "too many seconds": (["generate", "{say}", "--seconds", "9", "-o", "a.wav"], "ask for 0.6 s or less"),
     "unknown seconds": (["generate", "{fill}", "-o", "a.wav"], "say how long: --seconds"),
-    "too few steps": (["generate", "{say}", "--steps", "2", "-o", "a.wav"], "2 steps make no whole frame"),
+    "too few steps": (["generate", "{say}", "--steps", "2", "-o", "a.wav"], "2 steps make no whole frame more; ask"),
     "one long word": (["generate", "{fill}", "--text", "a" * 33, "-o", "a.wav"], "says at most 32 in one go"),
     "unknown proposer": (["generate", "{write}", "--prompt", "a", "--proposer", "ngrm"], "no proposer 'ngrm'; did you"),
     "unknown rule": (
@@ -144,10 +144,16 @@ REFUSED = {
     "size of sound": (["generate", "{say}", "--size", "8x8", "-o", "a.wav"], "size means nothing for sound"),
     "a size that is none": (["generate", "{draw}", "--size", "8x", "-o", "a.png"], "'8x' is no size"),
     "no pixels": (["generate", "{draw}", "--size", "0x8", "-o", "a.png"], "cannot be; ask for 1 or more"),
-    "a large picture": (["generate", "{draw}", "--size", "80x80", "-o", "a.png"], "steps, prompt included, are"),
+    "a large picture": (["generate", "{draw}", "--size", "80x80", "-o", "a.png"], "64; it learned from 16 x 12: "),
     "temperature": (["generate", "{draw}", "--temperature", "-1", "-o", "a.png"], "temperature is -1.0; expected 0 or"),
     "min p": (["generate", "{draw}", "--min-p", "2", "-o", "a.png"], "min_p is 2.0; expected more than 0 and at most"),
     "typical": (["generate", "{draw}", "--typical", "0", "-o", "a.png"], "typical is 0.0; expected more than 0 and at"),
+    "guidance that is no number": (
+        ["generate", *"{draw} --class star --guidance nan -o a.png".split()], "guidance is nan; give a number above 0",
+    ),
+    "endless guidance": (["generate", *"{draw} --class star --guidance inf -o a.png".split()], "guidance is inf; give"),
+    "no guidance": (["generate", *"{draw} --class star --guidance 0 -o a.png".split()], "guidance is 0.0; give a"),
+    "guidance away": (["generate", *"{draw} --class star --guidance -3 -o a.png".split()], "guidance is -3.0; give a"),
     "guidance towards nothing": (["generate", "{draw}", "--guidance", "2", "-o", "a.png"], "give one"),
     "guidance of text": (["generate", "{write}", "--prompt", "a", "--guidance", "2"], "this decoder takes none"),
     "speed without text": (["generate", "{say}", "--speed", "2", "-o", "a.wav"], "speed means nothing for sound"),
@@ -155,7 +161,7 @@ REFUSED = {
     "a prompt that is no file": (["generate", "{say}", "--prompt", "Hi", "-o", "a.wav"], "Hi: is no file"),
     "a prompt of another codec": (["generate", "{say}", "--prompt", "{tokens}", "-o", "a.wav"], "was made by"),
     "a prompt of few codebooks": (["generate", "{say}", "--prompt", "{few}", "-o", "a.wav"], "decoder takes one, of 3"),
-    "a prompt that is all": (["generate", "{say}", "--prompt", "{long}", "-o", "a.wav"], "a prompt of 70 frames"),
+    "a prompt that is all": (["generate", "{say}", "--prompt", "{long}", "-o", "a.wav"], "goes on with 0.6 s or less"),
     "a picture as prompt": (["generate", "{say}", "--prompt", "{picture}", "-o", "a.wav"], "codes audio"),
 }  # fmt: skip
 
@@ -209,6 +215,11 @@ def test_next_scale_pictures_take_neither_prompt_nor_size(tmp_path, made, prompt
 def test_what_the_call_alone_can_ask_wrongly_is_refused(made):
     with pytest.raises(UserError, match="count is 0"):
         zoo.generate(made.write, prompt="a", count=0)
+    for name, value in (("count", 1.5), ("seed", 0.5), ("passes", 1.5)):
+        with pytest.raises(UserError, match=f"{name} is {value}; give a whole number"):
+            zoo.generate(made.paint, codec=made.pictures, **{"label": "star"} | {name: value})
+    with pytest.raises(UserError, match="steps is 1.5; give a whole number"):
+        zoo.generate(made.write, prompt="a", steps=1.5)
     with pytest.raises(UserError, match="nobody knows what this decoder's tokens are"):
         zoo.generate(zoo.create("autoregressive", cards=[5], transformer={"width": 8, "layers": 1, "heads": 1}))
     with pytest.raises(UserError, match="leave the stream out"):

@@ -11,6 +11,7 @@ from small_generators import (
     masked_picture_decoder,
     masked_speech_decoder,
     most_probable,
+    one_pass_decoder,
     picture_decoder,
     save_picture_codec,
     save_speech_codec,
@@ -27,10 +28,10 @@ from zoo.codecs.image.io import read_image
 from zoo.container import TokenReader
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.layouts import Delay, Flat
-from zoo.decoders.sampling import Exactness
+from zoo.decoders.sampling import Exactness, Law, Noise
 from zoo.decoders.sampling.proposers import NAMES, NGram
 from zoo.generation_codes import given_steps, most_frames, steps_of
-from zoo.generation_speech import Room, cut, pieces_of
+from zoo.generation_speech import Room, cut, pieces_of, timed
 from zoo.generation_text import Printer, decoded
 from zoo.vocabulary import Vocabulary
 
@@ -254,6 +255,82 @@ def test_pieces_are_as_few_as_the_bytes_allow_and_cut_where_one_breathes():
 def test_the_seconds_asked_for_are_shared_among_pieces_by_their_bytes():
     pieces = pieces_of("Aaaa. Bbbb.", Room(10, 60, False), None, 11.0)
     assert [(piece.text, piece.frames) for piece in pieces] == [("Aaaa.", 50), ("Bbbb.", 50)]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_seconds_asked_for_hold_all_pieces_and_the_pauses_between_them(ends):
+    """Of 50 frames, 2 x 8 are pauses, if a frame lasts 0.02 s."""
+    text, room = "One two three. Four five six. Seven.", Room(50, 20, ends)
+    pieces = pieces_of(text, room, None, 1.0)
+    assert len(pieces) == 3 and sum(piece.frames for piece in pieces) <= 50 - 16
+    durations = [torch.ones(len(piece.text)) for piece in pieces]
+    told = timed(pieces, [2 * each for each in durations], room, 1.0)
+    assert 30 < sum(piece.frames for piece in told) <= 50 - 16
+    for piece in told:
+        assert float(piece.durations.sum()) == pytest.approx(piece.frames)
+    slow = timed(pieces, durations, room, None)
+    assert sum(piece.frames for piece in slow) == (60 if ends else 14 + 14 + 6)  # 20 each, with spare for its end
+    with pytest.raises(
+        UserError, match="in 3 pieces, with pauses between them, which 0.3 s are too short for; .* 0.4 "
+    ):
+        timed(pieces, durations, room, 0.3)
+
+
+def test_a_timed_decoder_that_finds_no_end_stops_at_the_seconds_asked_for(made):
+    model = speech_decoder(made.digest, timed=True)
+    bias_towards(model, 16, -100.0)  # the end
+    for seconds in (0.05, 0.3):
+        (codes,) = codes_of(zoo.generate(model, text="hi", seconds=seconds, codec=made.speech))
+        assert codes.shape[1] == round(100 * seconds)
+
+
+@pytest.mark.parametrize("asked", [dict(), dict(temperature=0.7, seed=3)])
+def test_a_decoder_of_one_pass_says_what_it_finds_by_itself(made, asked):
+    """Neither blanks nor places that say the same once more come out; each row is as long as it comes."""
+    model, texts = one_pass_decoder(made.digest), ["Good day.", "Hi."]
+    bias_towards(model, 16, 1.0)  # the blank, so that there are some
+    law = Law(temperature=asked.get("temperature", 0.0))
+    for text in texts:
+        found = zoo.generate(model, text=text, codec=made.speech, count=2, **asked)
+        noise = Noise(asked.get("seed", 0), rows=(0, 1))
+        alone = model.generate(Conditions(text=text_ids([text] * 2)), law, noise)
+        assert 0 < alone.lengths.max() < 4 * len(text)  # fewer than its places
+        expected = [row[None, :length, 0] for row, length in zip(alone.codes, alone.lengths, strict=True)]
+        assert same(codes_of(found), expected)
+        assert found.facts()["passes"] == 1 and found.drawn == int(alone.lengths.sum())
+    long = "One two three. Four five six."  # 4 places a byte, 64 in all
+    found = zoo.generate(model, text=long, codec=made.speech, **asked)
+    assert codes_of(found)[0].shape[1] == found.drawn + 15  # a pause between the sentences
+
+
+def test_a_decoder_of_one_pass_may_say_nothing_and_refuses_what_it_cannot_heed(made):
+    model = one_pass_decoder(made.digest)
+    for asked, message in (
+        (dict(seconds=1.0), "seconds means nothing for decoders of one pass, whose length comes with it"),
+        (dict(speed=2.0), "speed means nothing for decoders of one pass"),
+        (dict(passes=4), "passes means nothing for decoders of one pass"),
+        (dict(guidance=2.0), "guidance means nothing for decoders of one pass"),
+        (dict(proposer="self"), "proposer means nothing for decoders of one pass"),
+        (dict(text=None), "makes sequences of text; give some of it"),
+    ):
+        with pytest.raises(UserError, match=message):
+            zoo.generate(model, codec=made.speech, **({"text": "Hi."} | asked))
+    bias_towards(model, 16, 1000.0)  # the blank
+    found = zoo.generate(model, text="Hi.", codec=made.speech)
+    assert found.drawn == 0 and found.facts()["steps_per_pass"] == 0
+
+
+def test_a_text_that_leads_a_decoder_of_text_reaches_it():
+    model = one_pass_decoder()
+    model.tokens = replace(text_decoder().tokens, layout=model.tokens.layout)
+    drawn = zoo.generate(model, text="Hi.").results[0]
+    assert torch.equal(drawn.codes, model.generate(Conditions(text=text_ids(["Hi."]))).codes)
+
+
+def test_text_of_another_vocabulary_than_bytes_is_refused(made):
+    for model in (speech_decoder(made.digest, text=1000), one_pass_decoder(made.digest, text=1000)):
+        with pytest.raises(UserError, match="text is of a vocabulary of 1000 that nobody gave; text comes as its 256"):
+            zoo.generate(model, text="Hi.", codec=made.speech)
 
 
 def test_speech_goes_on_with_a_recording_or_its_tokens(made, tmp_path):
