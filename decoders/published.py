@@ -20,14 +20,14 @@ LLAMAS = "llama", "mistral", "qwen2", "qwen3"
 
 
 def read_directory(directory: Path) -> AutoregressiveDecoder:
-    """The decoder of a downloaded model: `config.json` beside safetensors files. In eval mode.
+    """The decoder of a downloaded model: `config.json` beside `model*.safetensors`, whole or in parts. In eval mode.
 
     Raises:
         ValueError: As `from_published`, or no weights.
     """
-    files = sorted(directory.glob("*.safetensors"))
+    files = sorted(directory.glob("model*.safetensors"))  # others may hold the same weights under other names
     if not files:
-        raise ValueError(f"{directory} has no .safetensors files; convert the weights first")
+        raise ValueError(f"{directory} has no .safetensors files named model*; convert the weights first")
     tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
     return from_published(json.loads((directory / "config.json").read_text(encoding="utf-8")), tensors)
 
@@ -41,7 +41,10 @@ def from_published(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     """
     model = AutoregressiveDecoder(read_config(config))
     ours = keymap(config).read(dict(tensors))
-    model.to(ours["embedding.table.weight"].dtype).load_state_dict(ours)
+    try:
+        model.to(ours["embedding.table.weight"].dtype).load_state_dict(ours)
+    except RuntimeError as error:
+        raise ValueError(" ".join(str(error).split())) from None
     return model.eval()
 
 

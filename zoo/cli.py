@@ -210,7 +210,8 @@ def convert_command(
         Path,
         typer.Argument(
             help="Training checkpoint (.ckpt); published tokenizer of LlamaGen or VAR (.pt, .pth); folder of an EnCodec"
-            " or JanusVQVAE of transformers or a VQModel of diffusers."
+            " or JanusVQVAE of transformers, a VQModel of diffusers, or a Llama, Mistral, Qwen 2, Qwen 3 or GPT-2 of"
+            " transformers with its tokenizer.json."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to write.")],
@@ -225,6 +226,8 @@ def convert_command(
     Example: [bold]zoo convert runs/mine/last.ckpt -o mine[/], then [bold]zoo info ./mine[/]
 
     Example: [bold]zoo convert vae_ch160v4096z32.pth -o var[/]
+
+    Example: [bold]zoo convert Qwen3-0.6B/ -o qwen[/], then [bold]zoo generate ./qwen --prompt "Once"[/]
     """
     import torch
 

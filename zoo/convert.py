@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from safetensors import SafetensorError
 
 from zoo import checkpoint
 from zoo.checkpoints.keymaps import DIFFUSERS, JANUS, KeyMap, VQGANNames, encodec, vqgan
@@ -16,6 +17,11 @@ from zoo.codecs.errors import UserError
 from zoo.codecs.image.vqgan import VQGAN, VQGANConfig
 from zoo.configs import from_json, read_json
 from zoo.convert_published import filled, read_published, read_tensors
+from zoo.decoders.autoregressive import AutoregressiveDecoder
+from zoo.decoders.layouts import Parallel
+from zoo.decoders.published import LLAMAS, read_directory
+from zoo.token_facts import TokenFacts
+from zoo.vocabulary import Vocabulary, published
 
 Fields = TypeVar("Fields")
 # Fields of transformers' EncodecConfig and ours, where only the name differs.
@@ -82,7 +88,8 @@ def convert(source: str | Path, target: str | Path, dtype: torch.dtype = torch.f
     Args:
         source: A training checkpoint (`last.ckpt`), an image tokenizer as the authors of LlamaGen (`vq_ds16_c2i.pt`) or
             VAR (`vae_ch160v4096z32.pth`) published it, or a directory as `save_pretrained` of transformers'
-            EncodecModel or JanusVQVAE or diffusers' VQModel writes it (safetensors).
+            EncodecModel or JanusVQVAE or diffusers' VQModel writes it (safetensors), or of a transformers model of text
+            (Llama, Mistral, Qwen 2 or 3, GPT-2) and its tokenizer.
         dtype: See `zoo.checkpoint.save`.
 
     Raises:
@@ -100,8 +107,8 @@ def convert(source: str | Path, target: str | Path, dtype: torch.dtype = torch.f
     return {"directory": str(target), "sha256": checkpoint.save(codec, target, dtype)} | facts
 
 
-def read_foreign(directory: Path) -> Codec:
-    """The codec that another library saved in `directory`."""
+def read_foreign(directory: Path) -> Codec | AutoregressiveDecoder:
+    """The codec or decoder that another library saved in `directory`."""
     path = directory / "config.json"
     values = read_json(path)
     kind = values.get("model_type", values.get("_class_name")) if isinstance(values, dict) else None
@@ -133,7 +140,54 @@ def read_janus(directory: Path, values: dict[str, Any], where: str) -> Codec:
     return _read_vqgan(janus_config(values, where), JANUS, directory / checkpoint.WEIGHTS)
 
 
-READERS = {"encodec": read_encodec, "janus_vqgan": read_janus, "VQModel": read_vqmodel}
+def read_text_model(directory: Path, values: dict[str, Any], where: str) -> AutoregressiveDecoder:
+    """The decoder of text that transformers saved with its tokenizer."""
+    vocabulary = read_vocabulary(directory, values, where)
+    try:
+        decoder = read_directory(directory)
+    except KeyError as error:
+        raise UserError(f"{where}: lacks {error}; restore the file") from None
+    except (ValueError, SafetensorError) as error:
+        raise UserError(f"{directory}: {error}") from None
+    decoder.tokens = TokenFacts(Parallel((vocabulary.card,)), vocabulary)
+    return decoder
+
+
+def read_vocabulary(directory: Path, values: dict[str, Any], where: str) -> Vocabulary:
+    """The vocabulary that `tokenizer.json` and the configuration of a model of text tell."""
+    path = directory / "tokenizer.json"
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file; tokenizers in other files (tokenizer.model, vocab.json) are not read, but"
+            " AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers makes this one of them"
+        )
+    tokenizer, card = read_json(path), values.get("vocab_size")
+    if not isinstance(tokenizer, dict):
+        raise UserError(f"{path}: holds no tokenizer; restore the file")
+    if not isinstance(card, int):
+        raise UserError(f"{where}: vocab_size must be a number of tokens, got {card!r}")
+    end = _end(directory, tokenizer, values, where)
+    try:
+        return published(tokenizer, card, end)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _end(directory: Path, tokenizer: dict[str, Any], values: dict[str, Any], where: str) -> int:
+    """The token behind a text; of several, the one that the tokenizer calls so (in chats, that behind an answer)."""
+    given = values.get("eos_token_id")
+    ends: list[Any] = given if isinstance(given, list) else [given]
+    if not ends or not all(isinstance(end, int) for end in ends):
+        raise UserError(f"{where}: eos_token_id must be the token behind a text, got {given!r}")
+    path = directory / "tokenizer_config.json"
+    named = read_json(path).get("eos_token") if len(ends) > 1 and path.exists() else None
+    name = named.get("content") if isinstance(named, dict) else named
+    called = [token["id"] for token in tokenizer.get("added_tokens", []) if token["content"] == name]
+    return next((end for end in ends if end in called), ends[0])
+
+
+TEXT_MODELS = dict.fromkeys((*LLAMAS, "gpt2"), read_text_model)
+READERS = {"encodec": read_encodec, "janus_vqgan": read_janus, "VQModel": read_vqmodel} | TEXT_MODELS
 
 
 def _read_vqgan(config: VQGANConfig, names: VQGANNames, weights: Path) -> Codec:

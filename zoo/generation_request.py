@@ -291,4 +291,6 @@ def search_for(decoder: TokenModel, search: str | Named | None, phrases: Sequenc
         return found
     if decoder.tokens.vocabulary is None:
         raise UserError("phrases are for decoders of text; leave them out")
-    return with_phrases(found or find_search(PHRASES), [decoder.tokens.vocabulary.encode(each) for each in phrases])
+    encode = decoder.tokens.vocabulary.encode
+    front = len(encode(""))  # tokens that published models have in front of each text, and a phrase has not
+    return with_phrases(found or find_search(PHRASES), [encode(each)[front:] for each in phrases])
