@@ -16,22 +16,25 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
 from zoo.codecs.errors import UserError
-from zoo.decoders.base import Output, TokenModel
+from zoo.decoders.base import TokenModel
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.layouts import Layout
 from zoo.decoders.sampling import Noise, guidance
 from zoo.decoders.sampling.law import combined
 from zoo.recipes.divergence import Distillation, divergence
 from zoo.recipes.ema import WeightAverage
+from zoo.recipes.exits import check_exits, exit_weights, read_exits
+from zoo.recipes.fitting import check_conditions, check_lengths
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization, adamw
 from zoo.recipes.preview import Preview, show_sample
+from zoo.recipes.reading import read
 from zoo.recipes.sharding import shard
 from zoo.recipes.start import adapt, start
 from zoo.recipes.tally import IGNORED, Foretold, Measured, Tally
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import Written, chosen, written
-from zoo.token_facts import TokenFacts, positions_of
+from zoo.token_facts import TokenFacts
 
 CHOICE, WRITING = 1, 2  # what the noise of a batch is for; with no name, it leaves out conditions
 DURATIONS = 0.1  # weight of the loss of predicted durations, which share no weights with anything else
@@ -120,6 +123,7 @@ class TokenRecipe(LightningModule, ABC):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
         self._report: dict[str, Tensor] = {}
+        self._loss: Tensor | None = None
 
     @abstractmethod
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
@@ -159,7 +163,7 @@ class TokenRecipe(LightningModule, ABC):
         """Learn what the tokens are from the data module.
 
         Raises:
-            UserError: Codes of other codebooks than the layout's.
+            UserError: Codes of other codebooks than the layout's, or conditions that the decoder can't be told.
         """
         data = getattr(self.trainer, "datamodule", None)
         sizes = tuple(getattr(data, "codebook_sizes", self.layout.sizes))
@@ -167,6 +171,7 @@ class TokenRecipe(LightningModule, ABC):
             raise UserError(f"the data has codebooks of {sizes} codes, the layout of {self.layout.sizes}")
         given = {name: getattr(data, name, None) for name in FACTS}
         self.facts = TokenFacts(self.layout, **{name: value for name, value in given.items() if value})
+        check_conditions(self.decoder, len(self.facts.labels))
 
     def configure_model(self) -> None:
         """Part the weights among the devices, if the strategy is a mesh of devices (`ModelParallelStrategy`)."""
@@ -176,6 +181,7 @@ class TokenRecipe(LightningModule, ABC):
 
     def training_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
         number = int(self.batches) * self.trainer.world_size + self.global_rank
+        self.refuse_divergence()  # here a GPU has nothing left to do: reading the number waited for the step before
         torch.manual_seed(self.seed * 1_000_003 + number)
         conditions = self.conditions(batch)
         if conditions is not None:
@@ -184,9 +190,26 @@ class TokenRecipe(LightningModule, ABC):
         if "durations" in self.decoder.info.conditioning:
             self._report["durations"] = self.decoder.duration_loss(conditions)
             loss = loss + DURATIONS * self._report["durations"]
+        self._loss = loss.detach()
         self.batches += 1
         counts = {"tokens": tokens * self.trainer.world_size}
         return {"loss": loss, "scalars": self._report, "means": {"padding": padding(batch)}, "counts": counts}
+
+    def refuse_divergence(self) -> None:
+        """Stop a run that learns nothing any more.
+
+        A GPU must have finished a loss for anyone to look at it, so that of a batch is looked at where the GPU is
+        waited for anyway: before the next batch, before validation and before a checkpoint is written over a sound one.
+
+        Raises:
+            UserError: The loss of the last batch is not finite.
+        """
+        if self._loss is not None and not self._loss.isfinite():
+            raise UserError(
+                f"the loss is {self._loss.item()} after {int(self.step)} of {self.steps} steps: training diverged; try "
+                f"a lower rate (--model.optimization.rate, {self.optimization.rate}), a longer warmup or a lower clip "
+                f"(--model.optimization.clip, {self.optimization.clip})"
+            )
 
     def conditions(self, batch: Mapping[str, Any]) -> Conditions | None:
         """Conditions of a batch, of the kinds that the decoder takes; None if it takes none."""
@@ -233,6 +256,10 @@ class TokenRecipe(LightningModule, ABC):
         norm = clip_grad_norm_(self.decoder.parameters(), self.optimization.clip)
         self._report["gradient"] = norm.full_tensor() if isinstance(norm, DTensor) else norm
 
+    def on_validation_start(self) -> None:
+        """See `refuse_divergence`."""
+        self.refuse_divergence()
+
     def validation_step(self, batch: Mapping[str, Any], index: int) -> dict[str, Any]:
         """Cross-entropy, and samples of the first batches, of the averaged weights, in float32 as they are shipped."""
         with torch.autocast(self.device.type, enabled=False):
@@ -260,7 +287,8 @@ class TokenRecipe(LightningModule, ABC):
         show_sample(board, name, media, self.facts, self.preview, int(self.step), first)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say what the weights belong to, so that `export` needs nothing but the file."""
+        """Say what the weights belong to, so that `export` needs nothing but the file; see also `refuse_divergence`."""
+        self.refuse_divergence()
         checkpoint["decoder"] = {
             "class_path": self.class_path,
             "config": asdict(self.decoder.config),
@@ -277,9 +305,18 @@ class DecoderRecipe(TokenRecipe):
         layout: How codes become its steps.
         steps, seed, optimization, condition_dropout, preview, start_from, adapt_from: See `TokenRecipe`.
         distillation: Learn from a teacher, too.
+        exits: Behind so many layers, loops counted, the heads learn to foretell, too, as the drafts of
+            `EarlyExit(range(n))` need it; of batches of the data. Elhoushi et al., "LayerSkip" (arXiv 2404.16710): the
+            loss is the mean, weighted by e, of the loss behind all L layers and of the cross-entropies behind n layers,
+
+                e(n) = s (1 + 2 + ... + n)    e(L) = L + s (1 + 2 + ... + (L - 1))
+
+            where the paper counts from 0 and so never learns the exit behind the first layer. Its random layer dropout
+            and its curriculum of exits are not here.
+        exit_scale: s.
 
     Raises:
-        UserError: The layout's tokens are not the decoder's, or it is not causal.
+        UserError: The layout's tokens are not the decoder's, it is not causal, or it has no such exits.
     """
 
     def __init__(
@@ -294,34 +331,53 @@ class DecoderRecipe(TokenRecipe):
         preview: Preview | None = PREVIEW,
         start_from: str | None = None,
         adapt_from: str | None = None,
+        exits: tuple[int, ...] = (),
+        exit_scale: float = 1.0,
     ):
         if not decoder.info.causal:
             raise UserError("this recipe predicts the next step and needs a causal decoder")
+        if exits:
+            check_exits(decoder, exits, exit_scale)
         super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from, adapt_from)
         self.distillation = distillation
         self.teacher: Teacher | None = None
+        self.exits, self.exit_scale = exits, exit_scale
 
     def setup(self, stage: str) -> None:
         """Fetch the teacher, too.
 
         Raises:
-            UserError: Codes of other codebooks than the layout's, or a teacher of other tokens.
+            UserError: Data that the layout or the decoder can't take, or a teacher of other tokens.
         """
         super().setup(stage)
+        check_lengths(self.decoder, self.layout, getattr(self.trainer, "datamodule", None))
         if self.distillation is not None and self.teacher is None:
             self.teacher = Teacher(self.distillation.teacher)
             self.teacher.check(self.facts)
+
+    def configure_model(self) -> None:
+        """
+        Raises:
+            UserError: Exits of a decoder whose weights are to be parted.
+        """
+        if self.exits and self.device_mesh is not None:
+            raise UserError("exits are learned on whole weights; leave them out, or take --trainer.strategy=ddp")
+        super().configure_model()
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
 
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
-        """Cross-entropy of each step given those before it, and the divergence from the teacher's law."""
-        tokens, given = self.pack(batch), 0
+        """Cross-entropy of each step given those before it, behind exits too, and divergence from the teacher's law."""
+        tokens, given, early = self.pack(batch), 0, []
         if own := self.goes_on_alone(number):
             tokens, given = self.write(batch, tokens, cond, number)
-        logits, targets = self.predict(self.decoder, tokens, batch, cond)
+        if self.exits and not own:
+            *early, logits = read_exits(self.decoder, self.layout, tokens, batch, cond, self.exits)
+            targets = self.targets(tokens)
+        else:
+            logits, targets = self.predict(self.decoder, tokens, batch, cond)
         targets[:, : max(given - 1, 0)] = IGNORED
         with torch.autocast(self.device.type, enabled=False):
             loss, parts = logits.new_zeros(()), {}
@@ -334,6 +390,11 @@ class DecoderRecipe(TokenRecipe):
                 far = divergence(logits, law, targets, how.temperature, how.divergence)
                 parts["written" if own else "distillation"] = far
                 loss = (1 - weight) * loss + weight * far
+            if early:
+                losses = [cross_entropy(each.flatten(0, 2), targets.flatten()) for each in early]
+                parts |= {f"exit {n}": each for n, each in zip(self.exits, losses, strict=True)}
+                weights = exit_weights(self.exits, self.decoder.info.layers, self.exit_scale)
+                loss = sum(weight * each for weight, each in zip(weights, [*losses, loss], strict=True))
         return Objective(loss, parts, int((targets != IGNORED).sum()))
 
     def taught(
@@ -368,28 +429,12 @@ class DecoderRecipe(TokenRecipe):
         self, decoder: TokenModel, tokens: Int[Tensor, "R N S"], batch: Mapping[str, Any], cond: Conditions | None
     ) -> tuple[Float[Tensor, "R M S V"], Int[Tensor, "R M S"]]:
         """Logits of each step but the first, and what came: tokens that can come out, `IGNORED` for all others."""
+        return read(decoder, self.layout, tokens, batch, cond).logits, self.targets(tokens)
+
+    def targets(self, tokens: Int[Tensor, "R N S"]) -> Int[Tensor, "R M S"]:
+        """What came: tokens that can come out, `IGNORED` for all others."""
         after = tokens[:, 1:]
-        cards = torch.tensor(self.layout.cards, device=tokens.device)
-        return read(decoder, self.layout, tokens, batch, cond).logits, after.where(after < cards, IGNORED)
-
-
-def read(
-    decoder: TokenModel,
-    layout: Layout,
-    tokens: Int[Tensor, "R N S"],
-    batch: Mapping[str, Any],
-    cond: Conditions | None,
-) -> Output:
-    """What a causal decoder says behind each step of a batch but the last; of all codes of the next one."""
-    state = None if cond is None else decoder.init_state(len(tokens), 0, cond)
-    positions = positions_of(layout, decoder.info, tuple(batch["codes"].shape[2:]))
-    if positions is not None:
-        positions = positions[:, :-1].to(tokens.device)
-        positions = positions.expand(len(tokens), *positions.shape[1:])
-    logits, hidden = decoder(tokens[:, :-1], positions, state)
-    if decoder.info.depth:
-        logits = decoder.depth(hidden, tokens[:, 1:])
-    return Output(logits, hidden)
+        return after.where(after < torch.tensor(self.layout.cards, device=tokens.device), IGNORED)
 
 
 def padding(batch: Mapping[str, Any]) -> float:

@@ -15,11 +15,12 @@ from zoo.decoders.autoregressive import core_of
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 from zoo.decoders.sampling.proposers import Heads
-from zoo.recipes.decoder import CHOICE, OPTIMIZATION, WRITING, Objective, TokenRecipe, read
+from zoo.recipes.decoder import CHOICE, OPTIMIZATION, WRITING, Objective, TokenRecipe
 from zoo.recipes.divergence import Divergence, divergence
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Pace, Preview
+from zoo.recipes.reading import read
 from zoo.recipes.tally import IGNORED, Foretold
 from zoo.recipes.teacher import Teacher
 from zoo.recipes.writing import chosen, written

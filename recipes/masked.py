@@ -20,6 +20,7 @@ from zoo.decoders.layouts import Layout, Parallel
 from zoo.decoders.masked import Hidden, Masking, masked_loss
 from zoo.decoders.sampling import Law, Noise, decode_masked
 from zoo.recipes.decoder import OPTIMIZATION, Objective, TokenRecipe
+from zoo.recipes.fitting import check_lengths
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Preview
 from zoo.recipes.tally import IGNORED, Foretold
@@ -81,6 +82,14 @@ class MaskedRecipe(TokenRecipe):
         if finer and not self.masking.by_level:
             raise UserError(f"finer={finer}: codebooks are hidden all at once, there are no finer ones; leave it out")
         self.bound, self.finer = bound, finer
+
+    def setup(self, stage: str) -> None:
+        """
+        Raises:
+            UserError: Data that the layout or the decoder can't take.
+        """
+        super().setup(stage)
+        check_lengths(self.decoder, self.layout, getattr(self.trainer, "datamodule", None))
 
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
         """Cross-entropy of what is hidden, given what is not."""

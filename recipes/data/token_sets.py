@@ -44,8 +44,8 @@ class TokenSets(ResumableDataModule):
                    voice; -1 behind it, and for items that have none; if `reference` is set
 
     Which items make training batch i is a pure function of the sets, the settings, the seed and i; each item comes once
-    in a round over all. The share of padding is logged. All codes are held in memory, 2 bytes each (4 for codebooks of
-    more than 32,768 codes).
+    in a round over all. The share of padding is logged; `largest` tells the grids of the largest items. All codes are
+    held in memory, 2 bytes each (4 for codebooks of more than 32,768 codes).
 
     Args:
         train_sets: Folders of token sets.
@@ -97,6 +97,7 @@ class TokenSets(ResumableDataModule):
         self.labels: tuple[str, ...] = ()
         self.paces: tuple[float, ...] = ()
         self.grid: tuple[int, ...] = ()
+        self.largest: tuple[tuple[int, ...], ...] = ()
         self._train: TokenBatches | None = None
         self._valid: TokenBatches | None = None
 
@@ -133,6 +134,7 @@ class TokenSets(ResumableDataModule):
         others = self._short(others, "validate")
         folders = [self.labels[k] if k >= 0 else "" for k in others.labels]
         self._valid = self._batches(others.only(in_turns(others.paths.to_pylist(), folders, self.valid_items)))
+        self.largest = largest(np.concatenate([self._train.buckets.shapes, self._valid.buckets.shapes]))
         self.padding = self._train.buckets.padding()
         _log.info(
             "%d items to train on in %d batches a round, %.1f %% of them padding; %d items to validate on",
@@ -345,6 +347,14 @@ class TokenBatches:
             codes = np.zeros((self.codebooks, 0)) if other is None else self.items.codes_of(other)[: self.codebooks]
             parts.append(torch.from_numpy(part_of(codes, self.reference, draw).T.astype(np.int64)))
         return pad_sequence(parts, batch_first=True, padding_value=NOTHING)
+
+
+def largest(shapes: Int[ndarray, "item axes"]) -> tuple[tuple[int, ...], ...]:
+    """Grids that others are no longer than: of sequences the longest, of pictures the widest of each height."""
+    found: dict[tuple[int, ...], int] = {}
+    for *others, last in shapes.tolist():
+        found[tuple(others)] = max(last, found.get(tuple(others), 0))
+    return tuple((*others, last) for others, last in found.items())
 
 
 def part_of(codes: Int[ndarray, "codebook *grid"], longest: int, draw: np.random.Generator) -> ndarray:

@@ -17,9 +17,10 @@ from zoo.decoders.sampling import Law, Noise, decode
 from zoo.decoders.sampling.proposers import Heads
 from zoo.decoders.transformer import TransformerConfig
 from zoo.recipes.cli import train
-from zoo.recipes.decoder import DecoderRecipe, read
+from zoo.recipes.decoder import DecoderRecipe
 from zoo.recipes.divergence import divergence
 from zoo.recipes.heads import HeadsRecipe
+from zoo.recipes.reading import read
 from zoo.recipes.tally import IGNORED
 from zoo.token_facts import TokenFacts
 
