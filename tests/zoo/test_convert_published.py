@@ -184,7 +184,6 @@ def test_a_model_of_text_drafts_on_the_command_line(theirs_of_text, tmp_path, ru
 
 
 def test_a_model_of_text_keeps_to_a_grammar(theirs_of_text, tmp_path):
-    pytest.importorskip("llguidance")
     convert(theirs_of_text[2], tmp_path / "ours")
     made = zoo.generate(tmp_path / "ours", prompt="the ", steps=30, processors=["regex:(cat|größer)s?"])
     assert made.text[0] in {"the cat", "the cats", "the größer", "the größers"}
