@@ -140,7 +140,7 @@ class Maker:
     @property
     def layout(self) -> Layout:
         """Of the steps that proposers see."""
-        layout = self.decoder.tokens.layout
+        layout: Layout = self.decoder.tokens.layout
         return CodeByCode(layout.sizes, absent=layout.absent, begin=layout.begin) if self.one_code else layout
 
     def _model(self, name: str) -> Any:
