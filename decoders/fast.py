@@ -135,7 +135,7 @@ class ByteLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        if not {"x86", "fbgemm"} & set(torch.backends.quantized.supported_engines):
+        if not has_fbgemm():
             raise ValueError("this processor has no products of int8; take None, which is float32")
         weight = linear.weight.detach()
         scales = _largest(weight) / 127
@@ -172,6 +172,11 @@ def _packed_bytes(whole: Int8[Tensor, "E D"], scales: Float[Tensor, "E"]) -> tor
     none = torch.zeros(len(scales), dtype=torch.int64)
     weight = torch._make_per_channel_quantized_tensor(whole, scales.double(), none, 0)
     return torch.ops.quantized.linear_prepack(weight, None)
+
+
+def has_fbgemm() -> bool:
+    """Whether `HalfLinear` and `ByteLinear` work here."""
+    return bool({"x86", "fbgemm"} & set(torch.backends.quantized.supported_engines))
 
 
 def _linears(model: nn.Module) -> dict[str, nn.Linear]:

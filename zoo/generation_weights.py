@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from zoo.codecs.errors import UserError
 from zoo.configs import suggestion
-from zoo.decoders.fast import WEIGHTS, for_decoding
+from zoo.decoders.fast import WEIGHTS, for_decoding, has_fbgemm
 
 
 def packed(decoder: Any, weights: str) -> Any:
@@ -31,5 +29,4 @@ def packed(decoder: Any, weights: str) -> Any:
 
 def fewest_bits(decoder: Any) -> str:
     """The type that a draft of this decoder is read fastest in: what it says is only a bet, which may be rounded."""
-    halves = {"x86", "fbgemm"} & set(torch.backends.quantized.supported_engines)
-    return "float16" if halves and next(decoder.parameters()).device.type == "cpu" else "float32"
+    return "float16" if has_fbgemm() and next(decoder.parameters()).device.type == "cpu" else "float32"

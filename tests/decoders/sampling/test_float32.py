@@ -57,20 +57,3 @@ def test_rows_of_any_length_give_the_tokens_that_they_give_alone(model, prompt, 
         alone = decode(model, prompt[row : row + 1, :length], STEPS, law, noise)
         assert torch.equal(alone.codes[0], together.codes[row])
         assert torch.allclose(alone.logp[0], together.logp[row], atol=1e-5)
-
-
-def test_a_random_course_of_blocks_and_commits_equals_a_fresh_prefill(model):
-    generator = torch.Generator().manual_seed(0)
-    state, kept = model.init_state(3, 60), [torch.empty(0, 2, dtype=torch.int64)] * 3
-    for turn in range(8):
-        slots = int(torch.randint(1, 6, (), generator=generator))
-        block = random_tokens(model, 3, slots, seed=turn)
-        model(block, state=state)
-        counts = torch.randint(0, slots + 1, (3,), generator=generator)
-        state.commit(None, counts)
-        kept = [torch.cat((row, new[:n])) for row, new, n in zip(kept, block, counts.tolist(), strict=True)]
-    probe = random_tokens(model, 3, 2, seed=99)
-    logits = model(probe, state=state).logits
-    for row in range(3):
-        afresh = model(torch.cat((kept[row], probe[row]))[None]).logits[0, -2:]
-        torch.testing.assert_close(logits[row], afresh, rtol=1e-5, atol=1e-5)
