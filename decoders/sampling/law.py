@@ -286,11 +286,7 @@ class LawState:
             tokens = draft.tokens[row, (at - 1).clamp(0)].reshape(-1, codebooks)
             for tracker in self._nodes:
                 tracker.advance(tokens, moves.flatten())
-
-        def reason(row: int, slot: int) -> str | None:
-            return next(filter(None, (tracker.why(row * slots + slot) for tracker in self._nodes)), None)
-
-        return self._possible(result, logits, reason)
+        return self._possible(result, logits, lambda row, slot: _why(self._nodes, row * slots + slot))
 
     def _behind(self, logits: Float[Tensor, "R Q V"], slot: int | None) -> Float[Tensor, "R Q V"]:
         """What comes behind where the trackers stand, which is a slot of the block."""
@@ -333,8 +329,8 @@ class LawState:
         return logp.masked_fill(broken[..., None], -math.log(logp.shape[-1]))
 
     def _reason(self, row: int, slot: int = 0) -> str | None:
-        """Why no token is possible where the trackers stand, as the first says that can."""
-        return next(filter(None, (tracker.why(row) for tracker in self.trackers)), None)
+        """Why no token is possible where the trackers stand."""
+        return _why(self.trackers, row)
 
 
 def _impossible(logp: Float[Tensor, "*rows V"], logits: Float[Tensor, "*rows V"]) -> Bool[Tensor, "*rows"] | None:
@@ -348,6 +344,11 @@ def _impossible(logp: Float[Tensor, "*rows V"], logits: Float[Tensor, "*rows V"]
     if logits.isnan().any():
         raise ValueError("NaN logits; the model's weights, condition or dtype are at fault")
     return ~torch.isfinite(best)
+
+
+def _why(trackers: list[Tracker], row: int) -> str | None:
+    """Why nothing may come next there, as the first of the trackers says that can."""
+    return next(filter(None, (tracker.why(row) for tracker in trackers)), None)
 
 
 def _nothing_left(place: list[int], broken: Tensor) -> ValueError:
