@@ -88,21 +88,24 @@ def promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Propo
         raise ValueError(f"{name} drafts trees, which the rule {type(rule).__name__} does not take")
     if draft.parent is not None and ctx.model.info.depth and len(cards) > 1:
         raise ValueError(f"{name} drafts trees, but the codes of a step depend on each other here; draft chains")
-    draft = replace(draft, count=torch.where(ctx.room > 0, draft.count, 0))
-    if draft.parent is not None:
+    if ctx.model.checked and not torch.equal(draft.count, draft.count.clamp(0, draft.slots)):
+        raise ValueError(f"{name} drafted {draft.count.tolist()} nodes into {draft.slots} slots")
+    if draft.parent is None:  # the step behind the draft comes for nothing
+        draft = replace(draft, count=torch.minimum(draft.count, (ctx.room - 1).clamp(min=0)))
+    else:
+        draft = replace(draft, count=torch.where(ctx.room > 0, draft.count, 0))
         _check_parents(draft, name, ctx.model.checked)
     if draft.logq is not None and not draft.tokens.is_floating_point():
         draft = _without_gaps(draft, ctx, name)
-    if ctx.model.checked and not draft.tokens.is_floating_point():
-        forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
-        bad = (draft.tokens < 0) | (draft.tokens >= torch.tensor(cards, device=draft.tokens.device))
-        bad &= draft.present()[..., None] if forced is None else draft.present()[..., None] & (forced < 0)
-        if bad.any() or not ((draft.count >= 0) & (draft.count <= draft.slots)).all():
-            raise ValueError(f"{name} drafted tokens outside the vocabulary {cards}, or more nodes than slots")
-    if draft.parent is None:  # the step behind the draft comes for nothing
-        draft = replace(draft, count=torch.minimum(draft.count, (ctx.room - 1).clamp(min=0)))
-    tokens = ctx.fix(draft.tokens, ctx.length[:, None] - 1 + draft.depth())
-    return replace(draft, tokens=tokens.where(draft.present()[..., None], 0))
+    tokens, forced = draft.tokens, ctx.forced_of(draft)
+    if forced is not None:
+        tokens = torch.where(forced >= 0, forced, tokens)
+    tokens = tokens.where(draft.present()[..., None], 0)
+    if ctx.model.checked and not tokens.is_floating_point():
+        bad = (tokens < 0) | (tokens >= (cards[0] if len(set(cards)) == 1 else tokens.new_tensor(cards)))
+        if (bad if forced is None else bad & (forced < 0)).any():
+            raise ValueError(f"{name} drafted tokens outside the vocabulary {cards}")
+    return replace(draft, tokens=tokens)
 
 
 def _check_parents(draft: Draft, name: str, checked: bool) -> None:
@@ -127,11 +130,11 @@ def _without_gaps(draft: Draft, ctx: Context, name: str) -> Draft:
     wanted = (*draft.tokens.shape, ctx.model.info.vocabulary)
     if tuple(draft.logq.shape) != wanted:
         raise ValueError(f"{name} drafted from laws of {list(draft.logq.shape)}; expected {list(wanted)}")
-    if ctx.model.checked and (draft.logq.isnan() & draft.present()[..., None, None]).any():
+    if ctx.model.checked and (draft.logq.amax(-1).isnan() & draft.present()[..., None]).any():
         raise ValueError(f"{name} drafted from laws that hold NaN; its model or its law is at fault")
     if draft.parent is not None or not draft.slots:
         return draft
     own = draft.logq.gather(-1, draft.tokens.clamp(0, wanted[-1] - 1)[..., None])[..., 0]
-    forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
+    forced = ctx.forced_of(draft)
     drawn = ~own.isneginf() if forced is None else ~own.isneginf() | (forced >= 0)
     return replace(draft, count=torch.minimum(draft.count, leading(drawn.all(-1))))

@@ -106,9 +106,10 @@ def stream(
         streams = rule.streams(noise, round)
         ctx.noise, round = streams.draft, round + 1
         ctx.forced = structure.between(int(ctx.length.min()), int(ctx.length.max()) + slots)
-        draft = Draft.empty(ctx.rows, prompt.shape[2], prompt.device)
         if proposer is not None and (longest > 1 or rule.needs_draft):
             draft = promised(proposer.propose(ctx, slots), ctx, slots, rule, proposer)
+        else:
+            draft = Draft.empty(ctx.rows, prompt.shape[2], prompt.device)
         scores = target.score(ctx.last, draft, ctx.length[:, None] + draft.block_depth())
         judged, seen = as_certain(draft, scores, ctx)
         verified = restored(rule.verify(judged, seen, streams), ctx)

@@ -48,7 +48,7 @@ class Draft:
 
     def present(self) -> Bool[Tensor, "R N"]:
         """Which nodes are there."""
-        return torch.arange(self.slots, device=self.count.device) < self.count[:, None]
+        return self._present
 
     def ancestors(self) -> Bool[Tensor, "#R N N"]:
         """Entry `[r, i, j]`: node j lies on the way from the root to node i, or is i."""
@@ -57,6 +57,10 @@ class Draft:
     def depth(self) -> Int[Tensor, "#R N"]:
         """Steps from the last known step to each node: 1 for its children."""
         return self._depth
+
+    @cached_property
+    def _present(self) -> Bool[Tensor, "R N"]:
+        return torch.arange(self.slots, device=self.count.device) < self.count[:, None]
 
     @cached_property
     def _ancestors(self) -> Bool[Tensor, "#R N N"]:  # a round asks some ten times

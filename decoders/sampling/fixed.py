@@ -81,12 +81,10 @@ def log_probs(
 def counted(ctx: Context, outcome: Outcome) -> tuple[Int[Tensor, "R"], Int[Tensor, "R"], Int[Tensor, "R"]]:
     """Drafted, accepted and emitted; steps that the layout fixes altogether were not bet on."""
     draft, verified = outcome.draft, outcome.verified
-    if not draft.slots:
-        return draft.count, draft.count, outcome.count
-    free = draft.present()
-    forced = ctx.forced_at(ctx.length[:, None] - 1 + draft.depth())
-    if forced is not None:
-        free = free & (forced < 0).any(-1)
+    forced = ctx.forced_of(draft)
+    if forced is None or not draft.slots:
+        return draft.count, torch.minimum(verified.n, outcome.count), outcome.count
+    free = draft.present() & (forced < 0).any(-1)
     line = in_line(verified, free, torch.zeros_like(outcome.finished))
     came = torch.arange(line.shape[1], device=line.device) < outcome.count[:, None]
     return free.sum(1), (line & came).sum(1), outcome.count

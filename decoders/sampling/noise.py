@@ -6,8 +6,9 @@ by the finalizer of SplitMix64 (Steele et al., OOPSLA 2014) in wrapping 64-bit i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Final
 
 import torch
@@ -46,14 +47,14 @@ class Noise:
 
     def uniform(self, steps: Int[Tensor, "R S"], codebooks: int) -> Float[Tensor, "R S Q"]:
         """float64 in (0, 1), one for each codebook of each row's steps."""
-        return _unit(_mix(self._places(steps, codebooks)))
+        return _unit(self._places(steps, codebooks))
 
     def gumbel(self, steps: Int[Tensor, "R S"], codebooks: int, vocabulary: int) -> Float[Tensor, "R S Q V"]:
         """float32 of the standard Gumbel law, one for each token: `(logp + gumbel).argmax(-1)` draws from `logp`.
 
         Logarithms are taken in float64, whose last bits differ between devices; float32 does not see them.
         """
-        tokens = torch.arange(1, vocabulary + 1, device=steps.device).mul_(_signed(_TOKEN))
+        tokens = _multiples(_TOKEN, range(1, vocabulary + 1), steps.device)
         unit = _unit(_mix(self._places(steps, codebooks)[..., None] + tokens))
         # Of 1 - unit: fine where it is near 0, which is where rare tokens win.
         return unit.neg_().log1p_().neg_().log_().neg_().float()
@@ -67,14 +68,15 @@ class Noise:
 
     def _places(self, steps: Tensor, codebooks: int) -> Tensor:
         """int64 `[R, S, Q]`: one well-mixed word for each place."""
-        rows = torch.arange(len(steps)) if self.rows is None else torch.tensor(self.rows)
-        if len(rows) != len(steps):
-            raise ValueError(f"noise for {len(rows)} rows, asked for {len(steps)}; give `Noise` one id for each row")
-        places = (rows.to(steps.device) * _signed(_ROW))[:, None] + steps * _signed(_STEP)
-        books = torch.arange(codebooks, device=steps.device)
-        if self.turns is not None:
-            books = ((steps - self.turns[1]) % self.turns[0])[..., None]
-        return _mix(places[..., None] + (books * _signed(_BOOK) + _signed(self._key)))
+        ids = self.rows or tuple(range(len(steps)))
+        if len(ids) != len(steps):
+            raise ValueError(f"noise for {len(ids)} rows, asked for {len(steps)}; give `Noise` one id for each row")
+        rows = _multiples(_ROW, ids, steps.device)
+        places = (steps * _signed(_STEP) + rows[:, None])[..., None] + _signed(self._key)
+        if self.turns is None:
+            return _mix(places + _multiples(_BOOK, range(codebooks), steps.device))
+        books = (steps - self.turns[1]) % self.turns[0]
+        return _mix(places + (books * _signed(_BOOK))[..., None])
 
 
 class Quiet(Noise):
@@ -94,9 +96,10 @@ class Quiet(Noise):
 
 
 class SlidingGumbel:
-    """`Noise.gumbel` for windows that slide along: numbers of steps that the last window had are not made again.
+    """`Noise.gumbel` for windows that slide along: numbers of steps that came before are not made again.
 
-    Each row's steps follow each other without gaps. Noise of another stream, as of another round, is made anew.
+    Each row's steps follow each other without gaps. Noise that is the same in all rounds is made for a window more than
+    asked for, as many small pieces take longer than a few large ones; that of another stream is made anew.
     """
 
     def __init__(self) -> None:
@@ -109,17 +112,33 @@ class SlidingGumbel:
     ) -> Float[Tensor, "#R #S #Q #V"]:
         if isinstance(noise, Quiet) or not steps.shape[1]:
             return noise.gumbel(steps, codebooks, vocabulary)
-        kept = steps[:, :0]
-        if noise == self._noise:
-            index = steps - self._first
-            held = ((index >= 0) & (index < self._made.shape[1])).all(0)
-            kept = index[:, : int(held.long().cumprod(0).sum())]
-        made = noise.gumbel(steps[:, kept.shape[1] :], codebooks, vocabulary)
-        if kept.numel():
-            row = torch.arange(len(steps), device=steps.device)[:, None]
-            made = torch.cat((self._made[row, kept], made), 1)
-        self._noise, self._first, self._made = noise, steps[:, :1], made
-        return made
+        wanted, again, kept = steps.shape[1], noise == self._noise, 0
+        if again:
+            behind = steps[:, :1] - self._first
+            least, most = torch.stack(behind.aminmax()).tolist()
+            kept = self._made.shape[1] - most if least >= 0 else 0
+        if kept < wanted:
+            ahead = torch.arange(max(kept, 0), 2 * wanted if again else wanted, device=steps.device)
+            made = noise.gumbel(steps[:, :1] + ahead, codebooks, vocabulary)
+            if kept > 0:
+                made = torch.cat((self._of(behind, kept), made), 1)
+            self._noise, self._first, self._made = noise, steps[:, :1], made
+            return made[:, :wanted]
+        return self._of(behind, wanted)
+
+    def _of(self, behind: Int[Tensor, "R 1"], count: int) -> Float[Tensor, "R S Q V"]:
+        """So many steps, of each row from there on."""
+        if len(behind) == 1:  # without a copy
+            return self._made[:, int(behind) : int(behind) + count]
+        row = torch.arange(len(behind), device=behind.device)[:, None]
+        return self._made[row, behind + torch.arange(count, device=behind.device)]
+
+
+@lru_cache(maxsize=64)
+def _multiples(word: int, times: Sequence[int], device: torch.device) -> Int[Tensor, "N"]:
+    """The word that many times, made once: a round of decoding asks for noise several times."""
+    with torch.inference_mode(False):  # what is made in that mode is refused elsewhere
+        return torch.tensor([_signed(word * number & _WORD) for number in times], device=device)
 
 
 def _signed(word: int) -> int:

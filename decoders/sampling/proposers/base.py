@@ -74,6 +74,10 @@ class Context:
         row = torch.arange(len(self.forced), device=steps.device)[:, None]
         return self.forced[row, steps.clamp(max=self.forced.shape[1] - 1)]
 
+    def forced_of(self, draft: Draft) -> Int[Tensor, "R N Q"] | None:
+        """What the layout fixes where the nodes of a draft would come."""
+        return None if self.forced is None else self.forced_at(self.length[:, None] - 1 + draft.depth())
+
     def places(self, steps: Int[Tensor, "S N"], model: TokenModel) -> Int[Tensor, "S N *axes"]:
         """Where a model that drafts reads those absolute steps; those that only fill a block up stay in its context.
 

@@ -62,11 +62,12 @@ class Jacobi(Proposer):
             raise ValueError(f"the guess {guess!r} looks at no grid; leave layout and shape out")
         self.guess, self.block, self._places = guess, block, places
         self._laws: Float[Tensor, "R N Q V"] | None = None  # of the last block
-        self._slots: Int[Tensor, "R S"]  # of that block, whose laws are those of the steps that come next
+        self._next: Int[Tensor, "R"]  # slot of that block whose law is that of the step that comes next
         self._redrawn: Int[Tensor, "R S Q"] | None = None  # what the rule drew from them
         self._holds: Int[Tensor, "R"]  # how many of them there are
         self._begin: Int[Tensor, "R"]
         self._near: Int[Tensor, "T Q"] | None = None  # place in `ctx.tokens.flatten(1)` that is copied; -1: none
+        self._reach = 1  # steps from a code to the nearest that copies it
         self._any: Float[Tensor, "Q V"]  # the law of any token
         self._gumbel: SlidingGumbel
 
@@ -88,29 +89,32 @@ class Jacobi(Proposer):
             self._near = near.new_full((ctx.capacity, info.codebooks), -1)
             known = self._places[: ctx.capacity]
             self._near[: len(known)] = known.to(device)
+            steps = torch.arange(ctx.capacity, device=device)[:, None] - self._near // info.codebooks
+            self._reach = int(steps[self._near >= 0].min()) if (self._near >= 0).any() else ctx.capacity
 
     def propose(self, ctx: Context, n: int) -> Draft:
         n = min(n, int(ctx.room.max()) - 1)
         slot = torch.arange(n, device=ctx.length.device)
-        steps = ctx.length[:, None] + slot
+        steps, row = ctx.length[:, None] + slot, torch.arange(ctx.rows, device=slot.device)[:, None]
         holds = (slot < self._holds[:, None])[..., None].expand(-1, -1, len(self._any))
         # Before this the rule drew for all rows; laws are large, and looked at where they are needed.
         drawn = 0 if self._redrawn is None else min(n, max(0, int(self._holds.min())))
         first = 0 if ctx.densities else drawn
         laws = self._any.expand(ctx.rows, n - first, -1, -1)
-        if self._laws is not None and n > first:
-            row = torch.arange(ctx.rows, device=slot.device)[:, None]
-            laws = torch.where(holds[:, first:, :, None], self._laws[row, _first(self._slots, n)[:, first:]], laws)
+        if self._laws is not None:
+            index = (self._next[:, None] + slot).clamp(max=self._laws.shape[1] - 1)
+            if n > first:
+                laws = torch.where(holds[:, first:, :, None], self._laws[row, index[:, first:]], laws)
         tokens = draw(laws[:, drawn - first :], self._gumbel(ctx.noise, steps[:, drawn:], *laws.shape[2:]))
         if self._redrawn is not None:
-            redrawn = _first(self._redrawn, n)
+            redrawn = self._redrawn[row, index]
             tokens = torch.where(holds, redrawn, torch.cat((redrawn[:, :drawn], tokens), 1))
         tokens = ctx.fix(tokens, steps)
-        copied = torch.zeros_like(holds)
+        copied = None
         if self._near is not None:
             tokens, copied = self._copied(ctx, tokens, steps, holds, self._near)
-        logq = None
-        if ctx.densities:
+        logq = laws if ctx.densities else None
+        if copied is not None and logq is not None:
             certain = torch.full_like(laws, -torch.inf).scatter_(-1, tokens.clamp(max=laws.shape[-1] - 1)[..., None], 0)
             logq = torch.where(copied[..., None], certain, laws)
         count = torch.full_like(ctx.length, n)
@@ -120,12 +124,7 @@ class Jacobi(Proposer):
 
     def observe(self, ctx: Context, outcome: Outcome) -> None:
         """Keep the laws of what lies behind the steps that came out."""
-        laws, redrawn = outcome.scores.logp, outcome.verified.redrawn
-        row = torch.arange(ctx.rows, device=laws.device)[:, None]
-        index = outcome.count[:, None] + torch.arange(laws.shape[1], device=laws.device)
-        index = index.clamp(max=laws.shape[1] - 1)
-        self._laws, self._slots = laws, index
-        self._redrawn = None if redrawn is None else redrawn[row, index]
+        self._laws, self._redrawn, self._next = outcome.scores.logp, outcome.verified.redrawn, outcome.count
         self._holds = outcome.draft.count + 1 - outcome.count
         if outcome.draft.parent is not None:  # another proposer's tree, whose slots are no line of steps
             self._holds = torch.zeros_like(self._holds)
@@ -139,21 +138,20 @@ class Jacobi(Proposer):
         near: Int[Tensor, "T Q"],
     ) -> tuple[Int[Tensor, "R N Q"], Bool[Tensor, "R N Q"]]:
         """Slots of which nothing is known copy a code that may itself have been copied; and which did."""
-        line, copied = ctx.tokens.clone(), torch.zeros_like(holds)
+        copied, first = torch.zeros_like(holds), int(self._holds.clamp(0, tokens.shape[1]).min())
+        fresh = steps[:, first:]
+        if not fresh.shape[1]:
+            return tokens, copied
+        line, row = ctx.tokens.clone(), torch.arange(ctx.rows, device=tokens.device)[:, None]
         write_line(line, ctx.length, tokens)
+        place, drawn, free = near[fresh], tokens[:, first:], ~holds[:, first:]
+        free = free & (place >= 0)
+        if (forced := ctx.forced_at(fresh)) is not None:
+            free &= forced < 0
         cards = torch.tensor(ctx.model.info.cards, device=tokens.device)
-        forced = ctx.forced_at(steps)
-        free = ~holds if forced is None else ~holds & (forced < 0)
-        row = torch.arange(ctx.rows, device=tokens.device)
-        for slot in range(tokens.shape[1]):
-            place = near[steps[:, slot]]
-            source = line.flatten(1).gather(1, place.clamp(min=0))
-            copied[:, slot] = free[:, slot] & (place >= 0) & (source < cards)  # ids that only go in are no guess
-            line[row, steps[:, slot]] = torch.where(copied[:, slot], source, tokens[:, slot])
-        return line[row[:, None], steps], copied
-
-
-def _first(line: Tensor, n: int) -> Tensor:
-    """The first `n` steps; anything behind the last."""
-    index = torch.arange(n, device=line.device).clamp(max=line.shape[1] - 1)
-    return line[:, index]
+        place = place.clamp(min=0).flatten(1)
+        for _ in range(-(-fresh.shape[1] // self._reach)):  # each time copies reach that much further
+            source = line.flatten(1).gather(1, place).view_as(drawn)
+            copied[:, first:] = free & (source < cards)  # ids that only go in are no guess
+            line[row, fresh] = torch.where(copied[:, first:], source, drawn)
+        return torch.cat((tokens[:, :first], line[row, fresh]), 1), copied

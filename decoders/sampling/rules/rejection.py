@@ -29,20 +29,23 @@ class Rejection(Rule):
     def verify(self, draft: Draft, scores: Scores, noise: Streams) -> Verified:
         rows, slots, codebooks, vocabulary = scores.logp.shape
         row = torch.arange(rows, device=scores.logp.device)
-        n, accepted, logp = draft.count, scores.logp.new_zeros(rows, codebooks, dtype=torch.bool), scores.logp[:, 0]
-        drafted = torch.zeros_like(n, dtype=torch.bool)
-        if draft.slots:
-            tokens, passes = draft.tokens, tested(draft, scores, noise.test)
-            n = leading(passes.all(-1) & draft.present())
-            drafted = n < draft.count
-            at = n.clamp(max=draft.slots - 1)
-            accepted = passes[row, at] & drafted[:, None]
-            law_q = None if draft.logq is None else draft.logq[row, at]
-            rest = residual(scores.logp[row, at], tokens[row, at], law_q)
-            logp = scores.logp[row, n].where(~drafted[:, None, None], rest)
-        next = draw(logp[:, None], noise.draw.gumbel(scores.steps[row, n][:, None], codebooks, vocabulary))[:, 0]
-        if draft.slots:
-            next = torch.where(accepted, tokens[row, at], next)
+        gumbel = noise.draw.gumbel
+        if not draft.slots:
+            next = draw(scores.logp, gumbel(scores.steps, codebooks, vocabulary))[:, 0]
+            if scores.chained:
+                none = torch.zeros_like(next, dtype=torch.bool)
+                next = next.where(known_codes(none, none[:, 0]), -1)
+            return Verified(draft.count, None, next)
+        passes = tested(draft, scores, noise.test)
+        n = leading(passes.all(-1) & draft.present())
+        drafted = n < draft.count
+        at = n.clamp(max=draft.slots - 1)
+        token, law = draft.tokens[row, at], scores.logp[row, n]
+        rest = residual(law, token, None if draft.logq is None else draft.logq[row, at])
+        law = torch.where(drafted[:, None, None], rest, law)
+        next = draw(law, gumbel(scores.steps[row, n][:, None], codebooks, vocabulary)[:, 0])
+        accepted = passes[row, at] & drafted[:, None]
+        next = torch.where(accepted, token, next)
         if scores.chained:
             next = next.where(known_codes(accepted, drafted), -1)
         return Verified(n, None, next)

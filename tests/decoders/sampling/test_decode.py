@@ -341,7 +341,7 @@ def test_proposers_that_break_their_promise_are_named(model, prompt):
         (Draft(torch.zeros(3, 6, 2).long(), three), r"Bad drafted \[3, 6, 2\]; asked for \[3, 5 or less, 2\]"),
         (Draft(zeros[:2], three[:2]), "asked for"),
         (Draft(zeros[..., :1], three), "asked for"),
-        (Draft(zeros, three * 2), "or more nodes than slots"),
+        (Draft(zeros, three * 2), r"Bad drafted \[4, 4, 4\] nodes into 2 slots"),
         (Draft(zeros, three[:2]), r"Bad drafted a count of \[2\]; expected one for each of 3 rows"),
         (None, "Bad drafted NoneType; expected a Draft"),
         (Draft(zeros, three, tree(-2, -1)), r"Bad drafted a tree of parents \[-2, -1\]; expected of each node a slot"),
