@@ -47,7 +47,7 @@ class Noise:
 
     def uniform(self, steps: Int[Tensor, "R S"], codebooks: int) -> Float[Tensor, "R S Q"]:
         """float64 in (0, 1), one for each codebook of each row's steps."""
-        return _unit(self._places(steps, codebooks))
+        return _unit(_mix(self._places(steps, codebooks)))
 
     def gumbel(self, steps: Int[Tensor, "R S"], codebooks: int, vocabulary: int) -> Float[Tensor, "R S Q V"]:
         """float32 of the standard Gumbel law, one for each token: `(logp + gumbel).argmax(-1)` draws from `logp`.
