@@ -21,9 +21,10 @@ from huggingface_hub.errors import (
 )
 
 from zoo.codecs.errors import UserError
+from zoo.token_facts import TOKENS, VOCABULARIES
 
 FILES = ("config.json", "model.safetensors")
-OPTIONAL_FILES = ("manifest.json",)
+OPTIONAL_FILES = ("manifest.json", TOKENS)
 
 
 def download(address: str) -> Path:
@@ -43,10 +44,17 @@ def download(address: str) -> Path:
     for file in FILES[1:]:
         fetch(repository, file, commit)
     for file in OPTIONAL_FILES:
-        if try_to_load_from_cache(repository, file, revision=commit) is None:  # neither there nor known to be absent
-            with suppress(EntryNotFoundError):
-                hf_hub_download(repository, file, revision=commit)
+        _fetch_if_there(repository, file, commit)
+    if (directory / TOKENS).exists():  # of a decoder, which may have vocabularies
+        for file in VOCABULARIES.values():
+            _fetch_if_there(repository, file, commit)
     return directory
+
+
+def _fetch_if_there(repository: str, file: str, commit: str) -> None:
+    if try_to_load_from_cache(repository, file, revision=commit) is None:  # neither there nor known to be absent
+        with suppress(EntryNotFoundError):
+            hf_hub_download(repository, file, revision=commit)
 
 
 def fetch(repository: str, file: str, revision: str) -> Path:

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from hub_server import Hub
+from small_generators import text_decoder
 
 import zoo
 from zoo import checkpoint
@@ -37,6 +38,13 @@ try:
     print(download(sys.argv[1]))
 except Exception as error:
     print(type(error).__name__, error)
+"""
+
+WRITE = """
+import sys
+import zoo
+
+print(zoo.generate(sys.argv[1], prompt="a", steps=8).text[0].encode().hex())
 """
 
 
@@ -121,6 +129,15 @@ def test_what_was_downloaded_needs_no_network_again(hub, load, download, files):
         assert digest(files) in load("hf-hub:user/cached")
     finally:
         hub.status = None
+
+
+def test_a_decoder_comes_with_its_tokens(hub, environment, folder, tmp_path):
+    checkpoint.save(text_decoder(), tmp_path)
+    hub.publish("user/writer", {path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    command = [sys.executable, "-c", WRITE, "hf-hub:user/writer"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == zoo.generate(tmp_path, prompt="a", steps=8).text[0].encode().hex()
 
 
 def test_a_revision_may_be_a_tag_or_a_commit_and_names_what_was_loaded(hub, load, files):
