@@ -115,7 +115,11 @@ class TokenModel(nn.Module, ABC):
         state: State | None,
         block_mask: Bool[Tensor, "#R N N"] | None,
     ) -> Output:
-        """`forward` with its arguments checked and its positions filled in."""
+        """`forward` with its arguments checked and its positions filled in.
+
+        A model whose order of steps is decided while it decodes, as in self-infilling (arXiv 2311.17972), finds their
+        places here, from the tokens that each slot sees; its state remembers them.
+        """
 
     def run_one(self, books: Int[Tensor, "R N"], *block: Any) -> Output:
         """`run(*block)` where a single codebook of each slot is asked for: logits `[R, N, 1, V]`.
@@ -148,11 +152,14 @@ class TokenModel(nn.Module, ABC):
 
         Raises:
             ValueError: Wrong number of codebooks or rows, no slot, tokens outside the vocabulary, a block beyond the
-                state's room, a mask or positions of another shape, a mask that the model can't obey, NaN logits (in
-                eval mode).
+                state's room, steps beyond the context of a causal model (looked at on a CPU only, where looking is
+                free), a mask or positions of another shape, a mask that the model can't obey, NaN logits (in eval
+                mode).
         """
         self._check(tokens, state, block_mask)
         positions = self._positions(tokens, positions, state)
+        if self.checked:
+            self._check_context(positions)
         with torch.set_grad_enabled(torch.is_grad_enabled() and (state is None or not state.capacity)):
             output = self.run(tokens, positions, state, block_mask)
         if self.checked and not self.training and output.logits.sum().isnan():
@@ -202,6 +209,15 @@ class TokenModel(nn.Module, ABC):
             raise ValueError(
                 f"token {tokens[row, slot, codebook].item()} (row {row}, slot {slot}, codebook {codebook}) is outside "
                 f"the vocabulary; ids lie in 0 .. {limits[codebook].item() - 1}"
+            )
+
+    def _check_context(self, positions: Tensor) -> None:
+        info = self.info
+        if not info.causal or info.axes > 1 or positions.device.type != "cpu":
+            return
+        if (last := int(positions.max())) >= info.context:
+            raise ValueError(
+                f"position {last} is beyond the context of {info.context}; give a shorter prompt or fewer steps"
             )
 
     def _positions(self, tokens: Tensor, positions: Tensor | None, state: State | None) -> Tensor:

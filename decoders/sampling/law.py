@@ -234,6 +234,12 @@ class LawState:
                 self.advance(draft.tokens[:, slot], present[:, slot])
         return torch.stack(laws, 1)
 
+    def stuck(self) -> Bool[Tensor, "R"]:
+        """Rows in which no token is possible behind the prefix: searches leave them before `hold` says so."""
+        stuck = torch.zeros(self.rows, dtype=torch.bool)
+        stuck[[row for row, slot in self._faults if slot == 0]] = True
+        return stuck
+
     def hold(self, count: Int[Tensor, "R"], path: Int[Tensor, "R K"] | None) -> None:
         """Whether there was a law of all that came: `count` steps of each row, the accepted nodes and one behind.
 
@@ -339,7 +345,8 @@ def _impossible(logp: Float[Tensor, "*rows V"], logits: Float[Tensor, "*rows V"]
     Raises:
         ValueError: NaN logits.
     """
-    if torch.isfinite(best := logp.amax(-1)).all():
+    best = logp.amax(-1)
+    if ((best > -math.inf) & (best < math.inf)).all():  # not of NaN either; `isfinite` takes twice as long
         return None
     if logits.isnan().any():
         raise ValueError("NaN logits; the model's weights, condition or dtype are at fault")

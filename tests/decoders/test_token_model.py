@@ -74,10 +74,17 @@ def test_a_grid_needs_its_positions():
         small_decoder(axes=2, head_dim=8)(TOKENS)
 
 
-def test_learned_positions_end_at_the_context():
-    model = small_decoder(rope=False, learned_positions=True, context=4)
+@pytest.mark.parametrize("learned", [True, False])
+def test_positions_end_at_the_context(learned):
+    model = small_decoder(rope=not learned, learned_positions=learned, context=4)
+    model(random_tokens(model, 1, 4))
     with pytest.raises(ValueError, match="position 4 is beyond the context of 4"):
         model(random_tokens(model, 1, 5))
+    state = model.init_state(1, 6)
+    model(random_tokens(model, 1, 3), state=state)
+    state.commit(None, 3)
+    with pytest.raises(ValueError, match="position 4 is beyond the context of 4"):
+        model(random_tokens(model, 1, 2), state=state)
 
 
 def test_nan_logits_are_an_error_when_decoding_and_left_to_the_loss_when_training(model):

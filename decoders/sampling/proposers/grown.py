@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.at_fault import at_fault
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.proposers.base import Context
 from zoo.decoders.sampling.proposers.chain import Logits
@@ -74,7 +75,9 @@ class Reader:
             above = tree.ancestors()
             positions = self.ctx.places(state.length[:, None] + above.sum(-1) - 1, model)
             tokens = tree.tokens.where(tree.present()[..., None], 0)
-            logits = torch.cat((logits, model(tokens, positions, state, above).logits), 1)
+            with at_fault(self.proposer._name):
+                behind = model(tokens, positions, state, above).logits
+            logits = torch.cat((logits, behind), 1)
         return self.law.fork().block(logits, tree)
 
     def noise(self, levels: int) -> Float[Tensor, "R levels_or_more Q V"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from zoo.decoders.base import TokenModel
+from zoo.decoders.sampling.at_fault import at_fault
 from zoo.decoders.sampling.checks import promised
 from zoo.decoders.sampling.draft import Draft
 from zoo.decoders.sampling.fixed import as_certain, restored
@@ -52,14 +53,15 @@ class Staged(DraftModel):
             return Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
         nothing = Draft.empty(ctx.rows, ctx.tokens.shape[2], ctx.length.device)
         inner = self._inner(ctx, count, nothing, self._state)
-        self.proposer.start(inner)
+        with at_fault(f"what drafts for {self._name}"):
+            self.proposer.start(inner)
         forwards = 1
         while (left := int(inner.room.max())) > 0:
             draft = nothing
             if left > 1:
-                draft = self.proposer.propose(inner, left - 1)
+                with at_fault(f"what drafts for {self._name}"):
+                    draft = promised(self.proposer.propose(inner, left - 1), inner, left - 1, EQUAL, self.proposer)
                 forwards += draft.forwards
-                draft = promised(draft, inner, left - 1, EQUAL, self.proposer)
             self.proposer.observe(inner, self._pass(inner, draft))
             forwards += 1
         row = torch.arange(ctx.rows, device=count.device)[:, None]
@@ -86,7 +88,8 @@ class Staged(DraftModel):
         """Of the draft model, over the last step and what was drafted behind it."""
         tokens = torch.cat((inner.last[:, None], draft.tokens), 1)
         positions = inner.places(inner.state.length[:, None] + draft.block_depth(), self.model)
-        logits, hidden = self.model(tokens, positions, inner.state, draft.block_mask())
+        with at_fault(self._name):
+            logits, hidden = self.model(tokens, positions, inner.state, draft.block_mask())
         outcome = _judged(inner, draft, logits, hidden)
         path = outcome.verified.path
         index = None if path is None else torch.cat((path.new_zeros(len(path), 1), path + 1), 1)

@@ -31,8 +31,9 @@ def beam_search(
 
     Lowerre, "The Harpy Speech Recognition System" (1976); the score of a path that ended is the sum of its steps'
     log-probabilities over (steps ** length_penalty), as Wu et al. (arXiv 1609.08144) have it without their offset of 5.
-    A path ends with a stop token, if it is then among the `width` best, or with the last step. Nothing is random. Codes
-    of several codebooks that don't depend on each other within a step are searched jointly, exactly.
+    A path ends with a stop token, if it is then among the `width` best, or with the last step. One behind which the law
+    leaves no token possible is dropped. Nothing is random. Codes of several codebooks that don't depend on each other
+    within a step are searched jointly, exactly.
 
     Exactness: approximate, as the most probable text is no draw from the law; width 1 and a law of one stream choose
     what temperature 0 does, and a width of all sequences finds the best of all.
@@ -49,7 +50,8 @@ def beam_search(
         options: `lengths`, `cond`, `stop`, `forced`, `positions`, as `decode` takes them.
 
     Raises:
-        ValueError: A setting out of its range; codes that depend on each other; as `decode`.
+        ValueError: A setting out of its range; codes that depend on each other; a law that leaves no token possible
+            behind any path of a row of which none ended; as `decode`.
     """
     paths = Paths(one_at_a_time(model), prompt, steps, law, width, **options)
     return search(paths, Widest(), 1, length_penalty, patience)
@@ -101,7 +103,7 @@ def search(paths: Paths, chooser: Chooser, groups: int, length_penalty: float, p
     """The loop of all beam searches: look, choose, put aside what ended, and go on until nothing better can come.
 
     Raises:
-        ValueError: A patience that is not positive.
+        ValueError: A patience that is not positive; no path of a row can go on, and none ended.
     """
     width, parts = paths.count // groups, paths.rows * groups
     if patience is not None and not 0 < patience < math.inf:
@@ -115,15 +117,17 @@ def search(paths: Paths, chooser: Chooser, groups: int, length_penalty: float, p
     room = paths.room.repeat_interleave(groups)
     while alive.any():
         length, logp = paths.grown + 1, paths.laws().view(parts, width, *paths.logp.shape[3:], -1)
-        ending = paths.ending().repeat_interleave(groups, 0)
-        best, going = chooser.choose(score, logp, ending)
+        ending, stuck = paths.ending().repeat_interleave(groups, 0), paths.stuck()
+        best, going = chooser.choose(score.masked_fill(stuck.view(parts, width), -math.inf), logp, ending)
         ended = ending.expand(-1, width, -1).gather(2, best.tokens[..., :1])[..., 0] & alive[:, None]
         kept.add(best, ended, length, length_penalty)
         furthest = room if length_penalty > 0 else torch.full_like(room, length)
         hope = going.score.amax(1) / furthest.double() ** length_penalty
         over = hope <= kept.score[:, -1] if patience is None else kept.count >= width * patience
         alive = alive & ~over & torch.isfinite(hope)
-        paths.alive = alive.view(paths.rows, groups).repeat_interleave(width, 1)
+        hopeless = ~(alive | torch.isfinite(kept.score[:, 0])).view(paths.rows, groups).any(1, keepdim=True)
+        paths.refuse(stuck & hopeless)
+        paths.alive = alive.view(paths.rows, groups).repeat_interleave(width, 1) & ~stuck
         paths.grow(*kept.whole(going))
         score = going.score.masked_fill(~alive[:, None], -math.inf)
     found = candidates_of(*kept.parts(), Exactness.APPROXIMATE, paths.recorder)

@@ -21,8 +21,9 @@ from zoo.decoders.sampling.search.beam import beam_search
 from zoo.decoders.sampling.search.best_of import best_of
 from zoo.decoders.sampling.search.constrained import constrained_beam_search
 from zoo.decoders.sampling.search.diverse import diverse_beam_search
+from zoo.decoders.sampling.search.ngrams import NGrams
 from zoo.decoders.sampling.search.superposed import superposed_decoding
-from zoo.written import written
+from zoo.written import Written, written
 
 
 @dataclass(frozen=True)
@@ -60,23 +61,29 @@ NAMES: dict[str, Named] = {
     "contrastive": Named(contrastive_search),
     "diverse": Named(diverse_beam_search),
     "mbr": Named(minimum_bayes_risk, draws=True),
-    "superposed": Named(superposed_decoding, {"trust": 0.0}),  # that is trust in n-grams, of which there are none
+    "superposed": Named(superposed_decoding),
 }
 """Those that need nothing but numbers, by name."""
 
 
-def find(text: str) -> Named:
+def find(text: str, counted: Callable[[str], NGrams] | None = None) -> Named:
     """The search of a name, a number, and settings of its function, as in "beam:8" or "diverse:8,groups=4".
 
-    A diverse beam search has as many groups as paths if nobody says how many.
+    A diverse beam search has as many groups as paths if nobody says how many. Superposed decoding takes n-grams, and
+    with them a weight: "superposed:3,ngrams=FILE,trust=0.5".
+
+    Args:
+        counted: Makes n-grams of what such a file holds; None: nobody can.
 
     Raises:
-        ValueError: No search has the name or such a setting, or there is no number.
+        ValueError: No search has the name or such a setting, there is no number, or no n-grams to trust in.
     """
     try:
         kind = written(text, "search", NAMES)
         kind.refuse_parts()
         search, count = NAMES[kind.name], kind.values[0] if kind.values else ""
+        if search.function is superposed_decoding:
+            kind, search = _with_ngrams(kind, search, counted)
         if not (count.isdecimal() and int(count)):
             raise UserError(f"the search {text!r} does not say how many candidates; give a number, as in {kind.name}:8")
         settings = kind.settings(search.function, {"steps", *search.settings})
@@ -85,6 +92,19 @@ def find(text: str) -> Named:
     if search.function is diverse_beam_search:
         settings = {"groups": settings["width"]} | settings
     return replace(search, settings=search.settings | settings)
+
+
+def _with_ngrams(kind: Written, search: Named, counted: Callable[[str], NGrams] | None) -> tuple[Written, Named]:
+    """What is left to be read of a superposed decoding, and the same with its n-grams."""
+    named = dict(kind.named)
+    file = named.pop("ngrams", None)
+    if file is None:
+        if "trust" in named or len(kind.values) > 1:
+            raise UserError(f"there are no n-grams to trust in; name a file of text, as in {kind.name}:3,ngrams=FILE")
+        return kind, search
+    if counted is None:
+        raise UserError("n-grams of a file are for decoders of text; leave them out")
+    return replace(kind, named=named), replace(search, settings=search.settings | {"ngrams": counted(file)})
 
 
 def with_phrases(search: Named, phrases: Sequence[Sequence[int]]) -> Named:

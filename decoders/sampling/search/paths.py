@@ -99,6 +99,18 @@ class Paths:
         scores = self._target.score(self._last.flatten(0, 1), draft, steps)
         return certain(scores.logp[:, 0].unflatten(0, (self.rows, self.count)), self.fixed() >= 0)
 
+    def stuck(self) -> Bool[Tensor, "R K"]:
+        """Behind `laws`: which of those that are alive can't go on, as their law leaves no token possible."""
+        return self._target.law.stuck().to(self.alive.device).view_as(self.alive) & self.alive
+
+    def refuse(self, stuck: Bool[Tensor, "R K"]) -> None:
+        """Say why these paths are stuck.
+
+        Raises:
+            ValueError: One of them is.
+        """
+        self._target.law.hold(stuck.flatten().long(), None)
+
     def drawn(
         self, pick: Callable[[int, Float[Tensor, "R K V"]], Int[Tensor, "R K"]]
     ) -> tuple[Int[Tensor, "R K Q"], Float[Tensor, "R K Q"]]:
@@ -143,7 +155,10 @@ class Paths:
         """Every path that is alive gets a step; then those end that the step or their room ends.
 
         Args:
-            parent: The path that each one goes on from; default: itself.
+            parent: The path that each one goes on from, and is alive if that was; default: itself.
+
+        Raises:
+            ValueError: A path that is alive is stuck.
         """
         ends = self.ending().expand(-1, self.count, -1).gather(2, tokens[..., :1])[..., 0]
         moves, rows = self.alive.flatten(), self.rows * self.count
@@ -156,9 +171,10 @@ class Paths:
         else:
             self._target.select((self._row * self.count + parent).flatten())
         self.codes, self.logp = self.extended(tokens, logp, parent)
+        self.alive = self.alive[self._row, parent]
         step = self.codes[:, :, self.grown]
         self._last = step.where(self.alive[..., None], self._last)
-        self._target.law.advance(step.flatten(0, 1), moves)
+        self._target.law.advance(step.flatten(0, 1), self.alive.flatten())
         self.lengths = self.lengths[self._row, parent] + self.alive
         self.alive = self.alive & ~ends
         self.grown += 1

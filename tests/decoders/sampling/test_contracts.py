@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from small_decoders import random_tokens, small_decoder
-from toys import STEPS, Random, Toy
+from toys import STEPS, Random, Toy, every_kind
 
 from zoo.decoders.autoregressive import PartialDecoder
 from zoo.decoders.base import DecoderInfo, Output, TokenModel
@@ -19,6 +19,13 @@ from zoo.decoders.sampling.rules import Equal, Rule, Verified
 from zoo.decoders.state import State, open_block
 
 NOISE = Noise(3)
+
+
+def seen(block, known, tokens):
+    """Which of the known steps, those of the block among them, each slot of it sees: bool `[R, N, span]`."""
+    rows, _, span, _ = known.shape
+    line = torch.ones(1, span, span, dtype=torch.bool).tril()[:, span - tokens.shape[1] :]
+    return (line if block.bias is None else block.bias[:, 0] == 0).expand(rows, -1, -1)
 
 
 class Walk(TokenModel):
@@ -41,11 +48,7 @@ class Walk(TokenModel):
     def run(self, tokens, positions, state, block_mask):
         block = open_block(state, tokens, block_mask, True)
         keys, _ = block.extend(0, tokens[:, None], tokens[:, None])
-        slots = keys.shape[2]
-        sees = (
-            torch.ones(1, slots, slots).tril()[:, -tokens.shape[1] :] if block.bias is None else (block.bias[:, 0] == 0)
-        )
-        mean = self.slope * (sees.float().expand(len(keys), -1, -1) @ keys[:, 0]).tanh()
+        mean = self.slope * (seen(block, keys, tokens).float() @ keys[:, 0]).tanh()
         return Output(torch.stack((mean, torch.full_like(mean, self.deviation)), -1), mean)
 
 
@@ -199,6 +202,50 @@ def test_steps_may_come_in_another_order_than_their_places():
     steps = torch.arange(4, 10).expand(2, -1)
     assert torch.equal(draw(Law()(logits), NOISE.gumbel(steps, *logits.shape[2:])), found.codes)
     assert not torch.equal(decode(model, prompt, 6, noise=NOISE).codes, found.codes)
+
+
+class SelfInfilling(Toy):
+    """Self-infilling (arXiv 2311.17972): one token postpones the middle, and the suffix comes; another goes back to it.
+
+    So where a step stands follows from the tokens before it, be they drawn or drafted.
+    """
+
+    LEAVES, RETURNS, SUFFIX = 3, 4, 20
+
+    def init_state(self, rows, max_steps, cond=None):
+        return State(rows, max_steps, [(1, self.table.shape[-1]), (1, 1)], self.table)  # remembers tokens, too
+
+    def run(self, tokens, positions, state, block_mask):
+        block = open_block(state, tokens.double(), block_mask, True)
+        known, _ = block.extend(1, tokens[:, None].double(), tokens[:, None].double())
+        lines = zip(known[:, 0, :, 0], seen(block, known, tokens), strict=True)
+        places = [[self.places(line[slot].tolist())[-1] for slot in slots] for line, slots in lines]
+        return super().run(tokens, torch.tensor(places), state, block_mask)
+
+    def places(self, line):
+        found, free, here = [], [0, self.SUFFIX], 0
+        for token in line:
+            found.append(free[here])
+            free[here] += 1
+            here = {self.LEAVES: 1, self.RETURNS: 0}.get(token, here)
+        return found
+
+
+def test_the_order_of_steps_may_be_decided_while_decoding():
+    """Behind the token that leaves the middle and behind the one that returns, by what is drawn in each row."""
+    model, plain, prompt = SelfInfilling((5,)), Toy((5,)), torch.tensor([[[1], [3]], [[0], [1]], [[2], [2]]])
+    found = decode(model, prompt, 14, noise=NOISE).codes
+    whole = torch.cat((prompt, found), 1)
+    places = torch.tensor([model.places(row[:, 0].tolist()) for row in whole])
+    assert (places.diff() < 0).any(1).all() and len(places.unique(dim=0)) == 3  # each row goes back, on its own way
+    logits = plain(whole[:, :-1], places[:, :-1]).logits[:, 1:]
+    steps = torch.arange(2, 16).expand(3, -1)
+    assert torch.equal(draw(Law()(logits), NOISE.gumbel(steps, *logits.shape[2:])), found)
+    drafters = every_kind(whole, SelfInfilling((5,), seed=3)) | {"in line": DraftModel(plain), "windows": Jacobi()}
+    for name, proposer in drafters.items():
+        assert torch.equal(decode(model, prompt, 14, noise=NOISE, proposer=proposer).codes, found), name
+    own = decode(model, prompt, 14, noise=NOISE, proposer=DraftModel(SelfInfilling((5,))))
+    assert (own.trace.acceptance == 1).all()
 
 
 def test_positions_may_have_two_coordinates():

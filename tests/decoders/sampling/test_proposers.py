@@ -162,6 +162,24 @@ def test_a_draft_model_that_fails_is_named_and_not_taken_for_the_target():
         decode(toy, prompt, 4, proposer=conditioned)
 
 
+@pytest.mark.parametrize("make", [DraftModel, DySpec, OptTree, lambda model: Staged(model, NGram())])
+def test_a_draft_model_that_fails_behind_its_first_pass_is_named_too(make):
+    toy, prompt = Toy((4, 3)), torch.zeros(2, 3, 2).long()
+    draft = Toy((4, 3), seed=3)
+    draft.table[3:] = torch.nan  # it has read the prompt by then
+    with pytest.raises(ValueError, match=r"the draft model of \w+ is at fault: the model gave NaN logits"):
+        decode(toy, prompt, 6, proposer=make(draft))
+
+
+def test_what_drafts_for_a_draft_model_is_named():
+    toy, draft, prompt = Toy((4, 3)), Toy((4, 3), seed=3), torch.zeros(2, 3, 2).long()
+    behind = "^what drafts for the draft model of Staged is at fault: "
+    with pytest.raises(ValueError, match=f"{behind}the draft model of DraftModel is at fault: the model gave NaN"):
+        decode(toy, prompt, 6, proposer=Staged(draft, DraftModel(broken((4, 3)))))
+    with pytest.raises(ValueError, match=f"{behind}Toy exits nowhere early"):
+        decode(toy, prompt, 6, proposer=Staged(draft, EarlyExit(range(1))))
+
+
 def test_drafts_end_where_their_model_is_no_longer_sure():
     model = small_decoder(layers=2)
     prompt = random_tokens(model, 3, 4)

@@ -46,7 +46,7 @@ def test_complete_outputs_have_the_law_whatever_is_drafted(rule, law):
         assert fit(rule, proposer, law).good
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the two rules that all others are made of or compared with, under every law
 @pytest.mark.parametrize("law", LAWS, ids=range(len(LAWS)))
 @pytest.mark.parametrize("rule", ["equal", "rejection"])
 def test_complete_outputs_have_the_law_to_a_tenth_of_a_percent(rule, law):

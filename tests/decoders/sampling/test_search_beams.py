@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from toys import Toy, all_outputs, joint_law
 
 from zoo.decoders.huggingface import HuggingFaceDecoder
 from zoo.decoders.sampling import Law, decode
-from zoo.decoders.sampling.processors import NoRepeat, RepetitionPenalty
+from zoo.decoders.sampling.processors import Grammar, NoRepeat, RepetitionPenalty
 from zoo.decoders.sampling.search import beam_search, constrained_beam_search, diverse_beam_search
 
 PROMPT = torch.tensor([[[1]], [[2]]])
@@ -234,6 +235,58 @@ def test_no_phrases_is_beam_search():
     )
     assert torch.equal(found.codes, beam.codes)
     torch.testing.assert_close(found.scores, beam.scores)
+
+
+PIECES, END = [b"a", b"b", b"ab", b"ba", b"c", b"", b"bc"], 7
+DEAD = Law(processors=(Grammar("ad|ba", "regex", PIECES, END),))  # no token has the byte d: behind a nothing follows
+FIRSTS = torch.arange(9).view(9, 1, 1)
+
+
+def found_in(candidates, row):
+    return {tuple(codes[:, 0].tolist()) for codes, _ in candidates.each(row) if len(codes)}
+
+
+@pytest.mark.parametrize(
+    ("search", "sentences"),
+    [
+        (lambda *args, **options: beam_search(*args, 9, **options), {(3, END), (1, 0, END)}),
+        (lambda *args, **options: diverse_beam_search(*args, 9, 9, 30.0, **options), {(3, END), (1, 0, END)}),
+        (lambda *args, **options: constrained_beam_search(*args, [[0]], 9, **options), {(1, 0, END)}),
+    ],
+    ids=["beam", "diverse", "phrases"],
+)
+def test_paths_that_cannot_go_on_are_dropped(search, sentences):
+    found = search(Toy((9,)), FIRSTS, 5, law=DEAD, stop=END)
+    for row, prompt in enumerate(FIRSTS):
+        assert found_in(found.candidates, row) == sentences
+        assert torch.equal(torch.isfinite(found.scores[row]), found.candidates.lengths[row] > 0)
+        alone = search(Toy((9,)), prompt[None], 5, law=DEAD, stop=END)
+        torch.testing.assert_close(found.scores[row], alone.scores[0])
+
+
+def test_a_row_of_which_no_path_can_go_on_says_why():
+    with pytest.raises(ValueError, match="the regex grammar 'ad' can't be satisfied"):
+        beam_search(Toy((9,)), FIRSTS, 5, 9, Law(processors=(Grammar("ad", "regex", PIECES, END),)), stop=END)
+    ends = []
+    for prompt in FIRSTS:  # the one path of a narrow search is the greedy one, wherever it leads
+        outcomes = []
+        for search in (decode, beam_search):
+            law = replace(DEAD, temperature=0.0) if search is decode else DEAD
+            options = {} if search is decode else {"width": 1, "patience": 1}
+            try:
+                outcomes.append(search(Toy((9,)), prompt[None], 5, law=law, stop=END, **options).codes.tolist())
+            except ValueError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+        ends.append(type(outcomes[0]))
+    assert {*ends} == {list, str}
+
+
+def test_what_ended_before_is_kept_where_the_others_die():
+    """Behind a the sentence may end, or go on by b, behind which nothing follows."""
+    law = Law(processors=(Grammar("a|abd", "regex", PIECES, END),))
+    found = beam_search(Toy((9,)), FIRSTS, 5, 4, law, stop=END)
+    assert all(found_in(found.candidates, row) == {(0, END)} for row in range(9))
 
 
 def test_what_cannot_be_searched_is_refused():

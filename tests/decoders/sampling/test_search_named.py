@@ -36,7 +36,10 @@ WRONG = {
     "beam:8,steps=2": "no setting 'steps'",  # `zoo.generate` and `decode` take these
     "best-of:8,sampler=2": "no setting 'sampler'",
     "arithmetic:8,sampler=2": "no setting 'sampler'",
-    "superposed:3,trust=.5": "the search superposed has no setting 'trust'; there is drafts",
+    "superposed:3,trust=.5": "there are no n-grams to trust in; name a file of text, as in superposed:3,ngrams=FILE",
+    "superposed:3,.5": "there are no n-grams to trust in",
+    "superposed:3,ngrams=a.txt": "n-grams of a file are for decoders of text",
+    "superposed:3,trst=.5": "the search superposed has no setting 'trst'; did you mean 'trust'?",
     "contrastive:5,.6,2": "takes candidates, penalty; '5,.6,2' is more than that",
     "beam:8,patience=x": "the setting patience of the search beam is 'x'; give a number",
     "beam:8,width=4": "the search beam gets width twice; give it once",
@@ -44,6 +47,13 @@ WRONG = {
     "beam:x": "give a number, as in beam:8",
     "beam:8+mbr:3": "the search beam is not made of others; leave +mbr:3 out",
 }
+
+
+def test_a_superposed_decoding_gets_its_n_grams_and_how_far_to_trust_them():
+    found = search.find("superposed:3,ngrams=a.txt,trust=0.3", lambda file: search.NGrams([file.encode()], 256))
+    counted = found.settings.pop("ngrams")
+    assert (found.function, found.settings) == (search.superposed_decoding, dict(drafts=3, trust=0.3))
+    assert counted.logp(b"a.").argmax() == ord("t")
 
 
 @pytest.mark.parametrize("text", WRONG)
