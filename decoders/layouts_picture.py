@@ -35,15 +35,18 @@ INK, FAINT = "#22252b", "#8a909c"
 SIZES, FRAMES = (8, 8, 8), (9,)
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
 EXAMPLES: Sequence[tuple[str, Layout, tuple[int, ...]]] = (
+    ("parallel, text or 1-D tokens", Parallel(SIZES[:1]), FRAMES),
     ("parallel", Parallel(SIZES), FRAMES),
     ("delay", Delay(SIZES), FRAMES),
     ("stack-and-delay", StackDelay(SIZES), FRAMES),
     ("flat", Flat(SIZES), FRAMES),
-    ("frame + depth, acoustic delay of 1", FrameDepth(SIZES, delays=(0, 1, 1)), FRAMES),
+    ("frame + depth, delayed by 1", FrameDepth(SIZES, delays=(0, 1, 1)), FRAMES),
     ("grouped, 3 frames a step", Grouped(SIZES, group=3), FRAMES),
     ("coarse-first", CoarseFirst(SIZES), FRAMES),
-    ("raster, with the ends of rows", Raster((8,), row_end=True), (4, 4)),
     ("next-scale", NextScale((8,), scales=SCALES), (sum(height * width for height, width in SCALES),)),
+    ("raster", Raster((8,)), (4, 4)),
+    ("raster, with row ends", Raster((8,), row_end=True), (4, 4)),
+    ("raster, with row and grid ends", Raster((8,), row_end=True, grid_end=True), (4, 4)),
 )
 PALETTE = 128  # colours in the file: as good to the eye, a third of the bytes
 
@@ -66,7 +69,7 @@ class Drawing:
 
 
 def drawing(layout: Layout, shape: tuple[int, ...]) -> Drawing:
-    """Codebooks over frames; for pictures, rows over columns, scales side by side."""
+    """Codebooks over frames, or over tokens if there is one; for pictures, rows over columns, scales side by side."""
     if isinstance(layout, Raster):
         return by_position(layout, shape, layout.positions(shape).numpy())
     if isinstance(layout, NextScale):
@@ -75,7 +78,8 @@ def drawing(layout: Layout, shape: tuple[int, ...]) -> Drawing:
         left = np.cumsum([0, *widths])[scale]
         return by_position(layout, shape, np.stack([row, left + column], 1))
     found = (layout.places(shape) // len(layout.slots)).numpy()
-    return Drawing(found, layout.block_ids(shape).numpy()[found], np.zeros_like(found, bool), ("codebook", "frame"))
+    axes = ("codebook", "frame") if len(found) > 1 else ("", "token")
+    return Drawing(found, layout.block_ids(shape).numpy()[found], np.zeros_like(found, bool), axes)
 
 
 def by_position(layout: Layout, shape: tuple[int, ...], boxes: Int[np.ndarray, "step 2"]) -> Drawing:
@@ -90,13 +94,13 @@ def by_position(layout: Layout, shape: tuple[int, ...], boxes: Int[np.ndarray, "
 
 def draw(path: Path) -> None:
     """Write the picture of all examples as a PNG."""
-    figure = Figure(figsize=(13, 7.2), dpi=100, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(13, 9.2), dpi=100, facecolor="white", layout="constrained")
     figure.suptitle(
         "Which step each code stands in; boxes of one colour come out of one forward pass, grey ones are fixed",
         fontsize=14,
         color=INK,
     )
-    grid = figure.subplots(3, 3)
+    grid = figure.subplots(4, 3)
     for axes, (name, layout, shape) in zip(grid.flat, EXAMPLES, strict=True):
         shown = drawing(layout, shape)
         counts = f"{layout.steps(shape)} steps, {layout.rounds(shape)} passes"

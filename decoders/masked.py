@@ -5,9 +5,10 @@
 | MaskGIT (Chang et al., arXiv 2202.04200) | positions of two axes | `Masking(cards)` |
 | SoundStorm (Borsos et al., arXiv 2305.09636) | | `Masking(cards, by_level=True, prompt=True)` |
 | MAGNeT (Ziv et al., arXiv 2401.04577) | `windows=(0, 5, ...)` | `Masking(cards, by_level=True, span=3)` |
+| MobileSpeech (Ji et al., arXiv 2402.09378) | told text and a speech prompt | SoundStorm's, `levels=(2, 1, ...)` |
 | LLaDA (Nie et al., arXiv 2502.09992) | one codebook | `Masking(cards, schedule="linear")`, loss of `bound=True` |
 
-All are sampled by `decode_masked`; by level with as many steps for each codebook.
+All are sampled by `decode_masked`; by level with as many steps for each codebook, spans with the chooser `Spans`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How a masked decoder learns to fill in what is hidden: MaskGIT, SoundStorm, MAGNeT, masked diffusion."""
+"""How a masked decoder learns to fill in what is hidden: MaskGIT, SoundStorm, MAGNeT, MobileSpeech, masked diffusion.
+
+`zoo.decoders.masked` names the papers and how their decoders differ.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Layout, Parallel
 from zoo.decoders.masked import Hidden, Masking, masked_loss
 from zoo.decoders.sampling import Law, Noise, decode_masked
+from zoo.decoders.sampling.choosers import Confidence, Spans
 from zoo.recipes.decoder import OPTIMIZATION, Objective, TokenRecipe
 from zoo.recipes.fitting import check_lengths
 from zoo.recipes.optimization import Optimization
@@ -89,6 +93,7 @@ class MaskedRecipe(TokenRecipe):
             UserError: Data that the layout or the decoder can't take.
         """
         super().setup(stage)
+        self.facts = replace(self.facts, masking=self.masking)
         check_lengths(self.decoder, self.layout, getattr(self.trainer, "datamodule", None))
 
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
@@ -191,6 +196,7 @@ def fill(
     result = decode_masked(
         decoder, prompt, (preview.steps,) * len(layout.cards) if masking.by_level else preview.steps,
         Law(temperature=preview.temperature), noise, "linear" if masking.schedule == "linear" else "cosine",
-        cond=cond, positions=None if positions is None else positions.to(tokens.device),
+        Spans(masking.span) if masking.span > 1 else Confidence(), cond=cond,
+        positions=None if positions is None else positions.to(tokens.device),
     )  # fmt: skip
     return {"target": codes[0], "sample": layout.unpack(result.codes, shape)[0], "given": torch.tensor(given)}
