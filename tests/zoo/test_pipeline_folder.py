@@ -220,6 +220,30 @@ def test_the_manifest_says_what_the_shards_hold(speech, tmp_path):
     assert manifest == read_manifest(tmp_path / "set")
 
 
+DATASETS = """
+import json, sys, datasets
+folder = sys.argv[1]
+by_folder = datasets.load_dataset(folder, split="train")  # as the set's README.md says
+by_files = datasets.load_dataset("parquet", data_files=folder + "/tokens-*.parquet", split="train")
+assert not any(name.partition(".")[0] == "zoo" for name in sys.modules)
+json.dump([by_folder.to_list(), by_files.to_list()], sys.stdout)
+"""
+
+
+def test_hugging_face_datasets_read_a_set_offline_and_without_this_package(speech, tmp_path):
+    (speech / "top.txt").write_text("téxt")
+    tokenize_folder(speech, tmp_path / "set", ToyCodec(), shard_files=2)
+    rows = rows_of(tmp_path / "set")
+    TokenSet(tmp_path / "set").write_durations([None] * len(rows))  # lies beside the rows, and is none of them
+    environment = os.environ | {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", DATASETS, str(tmp_path / "set")],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == [rows, rows] and len(rows) == 5
+
+
 def test_codes_take_two_bytes_where_these_suffice(pictures, speech, tmp_path):
     def stored(folder):
         return str(pq.read_schema(next(folder.glob("*.parquet"))).field("codes").type)
