@@ -33,16 +33,21 @@ KINDS = ("labels", "text", "reference")
 
 
 class Tokenizer(Protocol):
-    """What `text_ids` asks of a tokenizer; `tokenizers.Tokenizer` is one."""
+    """What `text_ids` asks of a tokenizer; `tokenizers.Tokenizer` is one, and so are the vocabularies of `zoo`."""
 
     def encode(self, sequence: str) -> Any:
-        """Something that has `ids`."""
+        """Ids, or something that has `ids`."""
 
 
 def text_ids(texts: Sequence[str], tokenizer: Tokenizer | None = None) -> Int[Tensor, "R M"]:
     """Ids of texts: UTF-8 bytes, or a tokenizer's; -1 behind the end of each, and everywhere in an empty one."""
-    ids = [list(text.encode()) if tokenizer is None else tokenizer.encode(text).ids for text in texts]
+    ids = [_encoded(text, tokenizer) if text else [] for text in texts]
     return pad_sequence([torch.tensor(row, dtype=torch.int64) for row in ids], batch_first=True, padding_value=-1)
+
+
+def _encoded(text: str, tokenizer: Tokenizer | None) -> list[int]:
+    found = text.encode() if tokenizer is None else tokenizer.encode(text)
+    return list(getattr(found, "ids", found))
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,12 @@ class Zipper(TokenModel):
         target: Any = self.towers.members[self.config.target]
         return target
 
+    @property
+    def reader(self) -> AutoregressiveDecoder:
+        """The tower that reads the condition."""
+        reader: Any = self.towers.members[1 - self.config.target]
+        return reader
+
     def turned(self, source: Literal["text", "reference"]) -> Zipper:
         """The same weights the other way: what was the source is continued, given what was the target."""
         return Zipper(replace(self.config, target=1 - self.config.target, source=source), self.towers)
@@ -119,6 +125,8 @@ class Zipper(TokenModel):
         tokens = tokens[..., None] if self.config.source == "text" else tokens
         if tokens.ndim != 3 or len(tokens) != rows:
             raise ValueError(f"{self.config.source} of shape {list(tokens.shape)} for {rows} rows")
+        if tokens.shape[1] > (context := self.reader.info.context):
+            raise ValueError(f"{self.config.source} of {tokens.shape[1]} tokens for a tower of context {context}")
         there = tokens[..., 0] >= 0
         return tokens.where(there[..., None], 0), there
 

@@ -25,8 +25,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.codecs.errors import UserError
+from zoo.decoders.conditioning import text_ids
 from zoo.recipes.alignment import Aligner, even_prior, forward_sum, likeliest
-from zoo.recipes.data.token_sets import TokenSets, as_bytes
+from zoo.recipes.data.token_sets import TokenSets
 from zoo.token_sets import TokenSet
 
 RATE, BETAS, CLIP = 3e-3, (0.9, 0.98), 5.0
@@ -77,7 +78,7 @@ def align(aligner: Aligner, given: TokenSet, longest: int) -> list[Int[ndarray, 
     chunks = list(chunked(fitting, 32))
     for rows in track(chunks, f"align {given.folder}", console=Console(stderr=True)):
         heard = [torch.from_numpy(codes[row][:CODEBOOKS].astype(np.int64)).mT for row in rows]
-        text = as_bytes([texts[row].decode() for row in rows])
+        text = text_ids([texts[row].decode() for row in rows])
         frames, ids = torch.from_numpy(lengths[rows].astype(np.int64)), (text >= 0).sum(1)
         logits = aligner(text, padded(heard), even_prior(frames, ids))
         for row, count, durations in zip(rows, ids.tolist(), likeliest(logits, frames, ids), strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +33,9 @@ from zoo.recipes.sharding import shard
 from zoo.recipes.start import adapt, start
 from zoo.recipes.tally import IGNORED, Foretold, Measured, Tally
 from zoo.recipes.teacher import Teacher
+from zoo.recipes.towers import Names, TrainedTowers
 from zoo.recipes.writing import Written, chosen, written
+from zoo.text_vocabulary import TextVocabulary
 from zoo.token_facts import TokenFacts
 
 CHOICE, WRITING = 1, 2  # what the noise of a batch is for; with no name, it leaves out conditions
@@ -69,11 +71,11 @@ class TokenRecipe(LightningModule, ABC):
     """Trains a decoder of tokens; a subclass says what it is asked.
 
     Batches hold `codes`, int64 `[batch, codebook, *grid]`, and `lengths`, how many cells of each are there; for
-    conditioned decoders also `label`, int64 `[batch]`, `text`, bytes `[batch, byte]` or strings, for timed ones
-    `durations`, and `reference`, codes `[batch, frame, codebook]`. All that is random in a step is drawn from (seed,
-    number of the batch), so a resumed run equals an uninterrupted one. Precision, gradient accumulation and strategies
-    are the trainer's options; where it accumulates, give epochs of a multiple of as many batches. For fully sharded
-    weights: `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
+    conditioned decoders also `label`, int64 `[batch]`, `text`, strings or ids `[batch, id]` (of bytes, or of the data's
+    `text_vocabulary`), for timed ones `durations`, and `reference`, codes `[batch, frame, codebook]`. All that is
+    random in a step is drawn from (seed, number of the batch), so a resumed run equals an uninterrupted one. Precision,
+    gradient accumulation and strategies are the trainer's options; where it accumulates, give epochs of a multiple of
+    as many batches. For fully sharded weights: `--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy
     --trainer.strategy.save_distributed_checkpoint=false`.
 
     Args:
@@ -171,7 +173,13 @@ class TokenRecipe(LightningModule, ABC):
             raise UserError(f"the data has codebooks of {sizes} codes, the layout of {self.layout.sizes}")
         given = {name: getattr(data, name, None) for name in FACTS}
         self.facts = TokenFacts(self.layout, **{name: value for name, value in given.items() if value})
-        check_conditions(self.decoder, len(self.facts.labels))
+        if "text" in self.conditioning:
+            self.facts = replace(self.facts, text_vocabulary=self.text_vocabulary(data))
+        check_conditions(self.decoder, len(self.facts.labels), self.facts.text_vocabulary)
+
+    def text_vocabulary(self, data: Any) -> TextVocabulary | None:
+        """Of the texts that conditions are made of; None: bytes."""
+        return getattr(data, "text_vocabulary", None)
 
     def configure_model(self) -> None:
         """Part the weights among the devices, if the strategy is a mesh of devices (`ModelParallelStrategy`)."""
@@ -218,7 +226,7 @@ class TokenRecipe(LightningModule, ABC):
             return None
         text = batch.get("text")
         if isinstance(text, list | tuple):
-            text = text_ids(text).to(self.device)
+            text = text_ids(text, self.facts.text_vocabulary).to(self.device)
         given = {"labels": batch.get("label"), "text": text, "reference": batch.get("reference")}
         if "reference" in kinds and given["reference"] is None:
             raise UserError(
@@ -314,9 +322,12 @@ class DecoderRecipe(TokenRecipe):
             where the paper counts from 0 and so never learns the exit behind the first layer. Its random layer dropout
             and its curriculum of exits are not here.
         exit_scale: s.
+        towers_from: Of a `Zipper`, a trained decoder for each tower to begin as, by its name or the `last.ckpt` of its
+            run; null leaves a tower random. Which ones stay as they are, the zipper's `frozen` says. Strings of text
+            become tokens of the tower that reads them.
 
     Raises:
-        UserError: The layout's tokens are not the decoder's, it is not causal, or it has no such exits.
+        UserError: The layout's tokens are not the decoder's, it is not causal, or it has no such exits or towers.
     """
 
     def __init__(
@@ -333,27 +344,38 @@ class DecoderRecipe(TokenRecipe):
         adapt_from: str | None = None,
         exits: tuple[int, ...] = (),
         exit_scale: float = 1.0,
+        towers_from: Names | None = None,
     ):
         if not decoder.info.causal:
             raise UserError("this recipe predicts the next step and needs a causal decoder")
         if exits:
             check_exits(decoder, exits, exit_scale)
+        towers = None if towers_from is None else TrainedTowers(decoder, towers_from)
         super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from, adapt_from)
         self.distillation = distillation
         self.teacher: Teacher | None = None
-        self.exits, self.exit_scale = exits, exit_scale
+        self.exits, self.exit_scale, self.towers = exits, exit_scale, towers
 
     def setup(self, stage: str) -> None:
         """Fetch the teacher, too.
 
         Raises:
-            UserError: Data that the layout or the decoder can't take, or a teacher of other tokens.
+            UserError: Data that the layout or the decoder can't take, or a teacher or towers of other tokens.
         """
         super().setup(stage)
-        check_lengths(self.decoder, self.layout, getattr(self.trainer, "datamodule", None))
+        data = getattr(self.trainer, "datamodule", None)
+        check_lengths(self.decoder, self.layout, data)
+        if self.towers is not None:
+            self.towers.check(self.facts)
         if self.distillation is not None and self.teacher is None:
             self.teacher = Teacher(self.distillation.teacher)
             self.teacher.check(self.facts)
+            check_lengths(self.teacher.decoder, self.layout, data)
+
+    def text_vocabulary(self, data: Any) -> TextVocabulary | None:
+        """That of the data's ids; strings become tokens of a tower that reads them."""
+        brought = self.towers is not None and getattr(data, "text", "text") == "text"
+        return self.towers.vocabulary if brought else super().text_vocabulary(data)
 
     def configure_model(self) -> None:
         """

@@ -17,6 +17,7 @@ from zoo.decoders.heads import HeadsConfig, MultiTokenHeads
 from zoo.decoders.sampling.proposers import Heads
 from zoo.recipes.decoder import CHOICE, OPTIMIZATION, WRITING, Objective, TokenRecipe
 from zoo.recipes.divergence import Divergence, divergence
+from zoo.recipes.fitting import check_lengths
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Pace, Preview
@@ -94,10 +95,11 @@ class HeadsRecipe(TokenRecipe):
     def setup(self, stage: str) -> None:
         """
         Raises:
-            UserError: Data of other tokens than the target's.
+            UserError: Data of other tokens than the target's, or longer than its context.
         """
         super().setup(stage)
         self.teacher.check(self.facts)
+        check_lengths(self.teacher.decoder, self.layout, getattr(self.trainer, "datamodule", None))
 
     def on_fit_start(self) -> None:
         self.teacher.to(self.device)

@@ -33,9 +33,12 @@ class Teacher:
     def check(self, facts: TokenFacts) -> None:
         """
         Raises:
-            UserError: It is of other tokens.
+            UserError: It is of other tokens, or told texts in other ones.
         """
-        if what := facts.difference(self.decoder.tokens):
+        tokens, what = self.decoder.tokens, facts.difference(self.decoder.tokens)
+        if "text" in self.decoder.info.conditioning and facts.text_vocabulary != tokens.text_vocabulary:
+            what = "text_vocabulary"
+        if what:
             raise UserError(f"the teacher {self.name} is of another {what}; learning from it needs the same tokens")
 
     def to(self, device: torch.device) -> None:

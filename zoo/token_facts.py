@@ -16,10 +16,12 @@ from zoo.configs import from_json, read_json, suggestion, to_json
 from zoo.decoders import layouts
 from zoo.decoders.base import DecoderInfo
 from zoo.decoders.layouts import Layout
+from zoo.decoders.masked import Masking
+from zoo.text_vocabulary import TextVocabulary
 from zoo.vocabulary import Vocabulary
 
 TOKENS = "tokens.json"
-VOCABULARY = "vocabulary.json"
+VOCABULARIES = {"vocabulary": "vocabulary.json", "text_vocabulary": "text-vocabulary.json"}
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class TokenFacts:
         paces: For each of them, the mean number of frames for a byte of text; () where there is no text.
         grid: Of the pictures that it learned from, if they all had the same; else ().
         reference: Most frames of the references that it learned from; 0: none.
+        masking: What its training hid; None: nothing, or nobody noted it.
+        text_vocabulary: Of the texts that it is conditioned on; None: bytes, or it is told no texts.
+        unrolled: It learned to restore codes that were ruined (`zoo.decoders.unrolled_denoising`), and fills in none
+            that are masked, though its network is that of a masked decoder.
     """
 
     layout: Layout
@@ -45,14 +51,20 @@ class TokenFacts:
     paces: tuple[float, ...] = ()
     grid: tuple[int, ...] = ()
     reference: int = 0
+    masking: Masking | None = None
+    text_vocabulary: TextVocabulary | None = None
+    unrolled: bool = False
 
     def difference(self, other: TokenFacts) -> str | None:
         """What makes the tokens of another decoder others than these; None if they are the same."""
-        names = ("layout", "vocabulary", "codec", "weights")
+        told = ("text_vocabulary",) if self.text_vocabulary and other.text_vocabulary else ()  # else no text, or bytes
+        names = ("layout", "vocabulary", "codec", "weights", *told)
         return next((name for name in names if getattr(self, name) != getattr(other, name)), None)
 
     def to_json(self) -> dict[str, Any]:
         """For `facts_from_json`; plain values."""
+        masking = {} if self.masking is None else to_json(self.masking)
+        masking.pop("cards", None)  # the layout's
         return {
             "layout": {"kind": type(self.layout).__name__} | to_json(self.layout),
             "vocabulary": self.vocabulary.content if self.vocabulary else None,
@@ -62,6 +74,9 @@ class TokenFacts:
             "paces": list(self.paces),
             "grid": list(self.grid),
             "reference": self.reference,
+            "masking": masking or None,
+            "text_vocabulary": self.text_vocabulary.content if self.text_vocabulary else None,
+            "unrolled": self.unrolled,
         }
 
 
@@ -75,6 +90,9 @@ class _Fields:
     paces: tuple[float, ...] = ()
     grid: tuple[int, ...] = ()
     reference: int = 0
+    masking: dict[str, Any] | None = None
+    text_vocabulary: str | None = None
+    unrolled: bool = False
 
 
 def facts_from_json(values: Any, where: str) -> TokenFacts:
@@ -91,16 +109,21 @@ def facts_from_json(values: Any, where: str) -> TokenFacts:
     sizes = {name: value for name, value in fields.layout.items() if name != "kind"}
     layout = from_json(known[kind], sizes, f"{where}: layout")
     vocabulary = None if fields.vocabulary is None else Vocabulary(fields.vocabulary)
+    masking = None
+    if fields.masking is not None:
+        masking = from_json(Masking, fields.masking | {"cards": layout.cards}, f"{where}: masking")
     return TokenFacts(
-        layout, vocabulary, fields.codec, fields.weights, fields.labels, fields.paces, fields.grid, fields.reference
-    )
+        layout, vocabulary, fields.codec, fields.weights, fields.labels, fields.paces, fields.grid, fields.reference,
+        masking, None if fields.text_vocabulary is None else TextVocabulary(fields.text_vocabulary), fields.unrolled,
+    )  # fmt: skip
 
 
 def contents(facts: TokenFacts) -> dict[str, str]:
-    """Texts of the files that hold the facts, by name; a vocabulary has a file of its own, as `tokenizers` reads it."""
+    """Texts of the files that hold the facts, by name; each vocabulary has its own, as `tokenizers` reads it."""
     values, files = facts.to_json(), {}
-    if facts.vocabulary is not None:
-        files[VOCABULARY], values["vocabulary"] = facts.vocabulary.content, VOCABULARY
+    for name, file in VOCABULARIES.items():
+        if values[name] is not None:
+            files[file], values[name] = values[name], file
     return files | {TOKENS: json.dumps(values, indent=2) + "\n"}
 
 
@@ -112,11 +135,12 @@ def read_facts(directory: Path) -> TokenFacts:
     """
     path = directory / TOKENS
     values = read_json(path)
-    if isinstance(values, dict) and values.get("vocabulary") is not None:
-        try:
-            values["vocabulary"] = (directory / VOCABULARY).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{directory / VOCABULARY}: {error}; a decoder of text needs this file") from None
+    for name, file in VOCABULARIES.items():
+        if isinstance(values, dict) and values.get(name) is not None:
+            try:
+                values[name] = (directory / file).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{directory / file}: {error}; a decoder of text needs this file") from None
     return facts_from_json(values, str(path))
 
 

@@ -113,13 +113,23 @@ def published(tokenizer: Mapping[str, Any], card: int, end: int) -> Vocabulary:
     return Vocabulary(json.dumps({"pieces": "published", "card": card, "end": end, "tokenizer": tokenizer}))
 
 
+def tokenizer_of(content: str) -> str:
+    """JSON of the tokenizer that the content of a vocabulary other than that of bytes is, or holds."""
+    if not content.startswith(PUBLISHED):
+        return content
+    try:
+        return json.dumps(json.loads(content)["tokenizer"])
+    except (ValueError, KeyError) as error:
+        raise _damaged(error) from None
+
+
 def _opened(content: str) -> tuple[Any, list[bytes], int]:
     """What encodes (None: tokens are bytes), the bytes of each token, and the end."""
     if content == BYTES:
         return None, [bytes([byte]) for byte in range(256)], 256
     if content.startswith(PUBLISHED):
         return _opened_published(content)
-    bpe, byte_of = _read(content), _byte_of_character()
+    bpe, byte_of = read_tokenizer(content), _byte_of_character()
     names = [bpe.id_to_token(token) for token in range(bpe.get_vocab_size())]
     try:
         return bpe, [bytes(byte_of[character] for character in name) for name in names], len(names)
@@ -132,8 +142,8 @@ def _opened_published(content: str) -> tuple[Any, list[bytes], int]:
         values = json.loads(content)
         card, end, tokenizer = values["card"], values["end"], values["tokenizer"]
     except (ValueError, KeyError) as error:
-        raise UserError(f"the vocabulary is damaged ({error}); convert the published model again") from None
-    library = _read(json.dumps(tokenizer))
+        raise _damaged(error) from None
+    library = read_tokenizer(json.dumps(tokenizer))
     library.no_truncation()  # else prompts are cut or filled up to the length that someone trained with
     library.no_padding()
     names, added = library.get_vocab(), library.get_added_tokens_decoder()
@@ -147,6 +157,10 @@ def _opened_published(content: str) -> tuple[Any, list[bytes], int]:
             pieces[token] = name.encode()
     pieces[end] = b""
     return library, pieces, end
+
+
+def _damaged(error: Exception) -> UserError:
+    return UserError(f"the vocabulary is damaged ({error}); convert the published model again")
 
 
 def _piece_reader(decoder: Any) -> Callable[[str], bytes]:
@@ -183,7 +197,12 @@ def _byte_of_character() -> dict[str, int]:
     return {character: byte for byte, character in enumerate(byte_characters())}
 
 
-def _read(content: str):
+def read_tokenizer(content: str) -> Any:
+    """The `tokenizers.Tokenizer` of that JSON.
+
+    Raises:
+        UserError: It is no such JSON, or `tokenizers` is not installed.
+    """
     try:
         return _tokenizers().Tokenizer.from_str(content)
     except UserError:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from zoo.recipes.data.stream import BatchStream, ResumableDataModule
@@ -41,12 +45,16 @@ class SpelledLetters(ResumableDataModule):
         words = [
             random.integers(len(LETTERS), size=random.integers(1, self.letters + 1)) for _ in range(self.batch_size)
         ]
-        spoken = [[2 * k + (frame > 0) for k in word for frame in range(k + 1)] for word in words]
-        lengths = torch.tensor([len(codes) for codes in spoken])
-        codes = torch.full((self.batch_size, 1, self.letters * len(LETTERS)), -1)
-        for row, said in enumerate(spoken):
-            codes[row, 0, : len(said)] = torch.tensor(said)
+        sounds = self.sounds()
+        spoken = [torch.cat([sounds[k] for k in word], 1) for word in words]
+        widest = torch.zeros(self.letters * max(sound.shape[1] for sound in sounds), len(spoken[0]))
+        codes = pad_sequence([*(said.mT for said in spoken), widest.long()], batch_first=True, padding_value=-1)[:-1].mT
+        lengths = torch.tensor([said.shape[1] for said in spoken])
         return {"codes": codes, "lengths": lengths, "text": ["".join(LETTERS[k] for k in word) for word in words]}
+
+    def sounds(self) -> Sequence[Int[Tensor, "codebook time"]]:
+        """Codes of each letter."""
+        return [torch.tensor([[2 * k + (frame > 0) for frame in range(k + 1)]]) for k in range(len(LETTERS))]
 
     def train_stream(self, rank: int, ranks: int) -> BatchStream:
         return BatchStream(self.make, self.epoch_batches, rank, ranks)

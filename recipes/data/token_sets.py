@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from zoo import registry
 from zoo.codecs.errors import UserError
 from zoo.configs import suggestion
+from zoo.decoders.conditioning import text_ids
 from zoo.recipes.data.files import held_out, in_turns
 from zoo.recipes.data.length_buckets import LengthBuckets
 from zoo.recipes.data.peers import Peers
 from zoo.recipes.data.stream import BatchStream, ResumableDataModule, ResumableLoader
+from zoo.text_vocabulary import TextVocabulary
 from zoo.token_set_manifest import check_codec
 from zoo.token_sets import Codes, TokenSet
 
@@ -37,9 +39,11 @@ class TokenSets(ResumableDataModule):
         codes      int64 [batch, codebook, *grid]; -1 behind an item's own grid, and where a cell uses fewer codebooks
         lengths    int64 [batch], or [batch, 2] for pictures: cells of each item along each axis
         label      int64 [batch], its place in `labels`; -1 without
-        text       list of str, "" without; or, with `text="bytes"`, int64 [batch, byte] of UTF-8, -1 behind
+        text       list of str, "" without; or, as `text` says, int64 [batch, byte] of UTF-8 or [batch, id] of a
+                   tokenizer, -1 behind
         durations  int64 [batch, byte], frames of each byte of the text, 0 behind; if all sets know them
-                   (`zoo.recipes.align`): items of which they are not known are given without text, then
+                   (`zoo.recipes.align`) and texts are no tokenizer's ids: items of which they are not known are given
+                   without text, then
         reference  int64 [batch, frame, codebook], a part of another item of the same label, such as speech of the same
                    voice; -1 behind it, and for items that have none; if `reference` is set
 
@@ -58,7 +62,7 @@ class TokenSets(ResumableDataModule):
         longest: Longest item, in frames or cells (default: `batch_cells`). Longer ones are left out, or
         crop: with this, of longer sequences a part that is drawn anew each time.
         bucket_ratio: See `LengthBuckets`.
-        text: How texts are given.
+        text: How texts are given: "text", "bytes", or as ids of a tokenizer, whose `tokenizer.json` this is.
         voices: Labels of the items to use, of speech the speakers (default: all).
         reference: Most frames of the reference of each item (default: there are none).
         valid_items: Most items to validate on, taken in turn from every label.
@@ -79,7 +83,7 @@ class TokenSets(ResumableDataModule):
         longest: int | None = None,
         crop: bool = False,
         bucket_ratio: float = 1.15,
-        text: Literal["text", "bytes"] = "text",
+        text: str = "text",
         voices: list[str] | None = None,
         reference: int | None = None,
         valid_items: int = 64,
@@ -98,6 +102,7 @@ class TokenSets(ResumableDataModule):
         self.paces: tuple[float, ...] = ()
         self.grid: tuple[int, ...] = ()
         self.largest: tuple[tuple[int, ...], ...] = ()
+        self.text_vocabulary: TextVocabulary | None = None
         self._train: TokenBatches | None = None
         self._valid: TokenBatches | None = None
 
@@ -106,10 +111,12 @@ class TokenSets(ResumableDataModule):
 
         Raises:
             UserError: No set there, sets of other codecs or weights than asked for, or of too few codebooks, or
-                nothing left to train or to validate on.
+                nothing left to train or to validate on; or no tokenizer.
         """
         if self._valid is not None:
             return
+        if self.text not in ("text", "bytes"):
+            self.text_vocabulary = TextVocabulary.read(self.text)
         train = [TokenSet(folder) for folder in self.train_sets]
         valid = [TokenSet(folder) for folder in self.valid_sets or ()]
         if not train:
@@ -219,11 +226,12 @@ class TokenSets(ResumableDataModule):
     def _batches(self, items: "Items") -> "TokenBatches":
         shapes = items.shapes.clip(max=self.longest) if self.crop else items.shapes
         buckets = LengthBuckets(shapes, self.batch_cells, self.bucket_ratio, self.seed)
-        if self.crop:  # nobody knows which bytes are left
+        if self.crop or self.text_vocabulary:  # nobody knows which bytes are left, or how long an id lasts
             items = replace(items, durations=None)
         return TokenBatches(
-            items, buckets, len(self.codebook_sizes), self.text, self.seed, self.reference, Peers(items.labels)
-        )
+            items, buckets, len(self.codebook_sizes), self.text != "text", self.text_vocabulary, self.seed,
+            self.reference, Peers(items.labels),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -304,13 +312,15 @@ class TokenBatches:
 
     Attributes:
         buckets: Which items make it; its shapes are those of the items, or of the parts that are taken of longer ones.
+        as_ids: Texts come as ids: of the vocabulary, or bytes.
         peers: Of the items.
     """
 
     items: Items
     buckets: LengthBuckets
     codebooks: int
-    text: Literal["text", "bytes"]
+    as_ids: bool
+    vocabulary: TextVocabulary | None
     seed: int
     reference: int | None
     peers: Peers
@@ -337,7 +347,7 @@ class TokenBatches:
             "codes": torch.from_numpy(codes),
             "lengths": lengths if lengths.shape[1] > 1 else lengths[:, 0],
             "label": torch.from_numpy(self.items.labels[chosen]),
-            "text": as_bytes(texts) if self.text == "bytes" else texts,
+            "text": text_ids(texts, self.vocabulary) if self.as_ids else texts,
         }
 
     def _references(self, chosen: Int[ndarray, "batch"], number: int) -> Int[Tensor, "batch frame codebook"]:
@@ -376,12 +386,3 @@ class FirstRound(Dataset):
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         return self.batches.batch(number)
-
-
-def as_bytes(texts: Sequence[str]) -> Int[Tensor, "batch byte"]:
-    """UTF-8 of texts, -1 behind each."""
-    data = [text.encode() for text in texts]
-    rows = torch.full((len(data), max(map(len, data), default=0)), NOTHING)
-    for row, text in zip(rows, data, strict=True):
-        row[: len(text)] = torch.tensor(list(text), dtype=torch.int64)
-    return rows

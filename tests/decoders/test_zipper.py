@@ -177,6 +177,7 @@ def test_it_is_made_by_name():
         (lambda: zipper().init_state(2, 0, Conditions(labels=torch.zeros(2).long())), "takes text, and was given"),
         (lambda: zipper().init_state(3, 0, Conditions(text=torch.zeros(2, 4).long())), "for 3 rows"),
         (lambda: zipper().init_state(1, 0, Conditions(text=torch.tensor([[12]]))), "token 12"),
+        (lambda: zipper().init_state(1, 0, Conditions(text=torch.zeros(1, 2049).long())), "tower of context 2048"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(call, message):

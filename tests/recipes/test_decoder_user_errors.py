@@ -12,6 +12,7 @@ from zoo.decoders.conditioning import ConditionConfig
 from zoo.decoders.layouts import Delay, Parallel
 from zoo.decoders.masked import MaskedConfig, MaskedDecoder
 from zoo.decoders.transformer import TransformerConfig
+from zoo.recipes.data.generated_text import HelpText
 from zoo.recipes.data.token_sets import TokenSets, largest
 from zoo.recipes.decoder import DecoderRecipe
 from zoo.recipes.masked import MaskedRecipe
@@ -89,6 +90,19 @@ def test_items_beyond_the_context_are_refused_before_training(tmp_path, recipe, 
     fit(tmp_path / "within", recipe(steps), data())
     fit(tmp_path / "left out", recipe(steps - 1), data(longest=29))
     fit(tmp_path / "cropped", recipe(steps - 1), data(longest=29, crop=True))
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_windows_of_text_beyond_the_context_are_refused_before_training(tmp_path, learned):
+    def text(context):
+        core = TransformerConfig(width=16, layers=1, heads=2, rope=not learned)
+        config = AutoregressiveConfig((257,), core, context, learned_positions=learned)
+        return DecoderRecipe(AutoregressiveDecoder(config), Parallel((257,)), 1, preview=None)
+
+    wanted = "windows of 30 tokens, which are 29 steps to read, .* context is 20; give shorter ones, --data.length=21"
+    with pytest.raises(UserError, match=wanted):
+        fit(tmp_path / "beyond", text(20), HelpText(length=30, batch_size=2, valid_windows=1))
+    fit(tmp_path / "within", text(20), HelpText(length=21, batch_size=2, valid_windows=1))
 
 
 def test_the_largest_items_are_the_longest_and_of_pictures_the_widest_of_each_height():
