@@ -8,6 +8,7 @@ and cross-attention. No place is ever masked: all hold a code at all times, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -81,6 +82,7 @@ def decode_unrolled(
     lengths: Int[Tensor, "R"] | None = None,
     cond: Any = None,
     positions: Int[Tensor, "#R S *axes"] | None = None,
+    report: Callable[[float], None] | None = None,
 ) -> Result:
     """Begin with random codes and let the model restore them, step by step; known ones never change.
 
@@ -96,6 +98,7 @@ def decode_unrolled(
         lengths: Places of each row, if they differ.
         cond: What `model.init_state` takes.
         positions: Of the places, for models of several axes.
+        report: Called behind each step with the share of all steps that are done.
 
     Returns:
         All places, known ones included, with the log-probability of each code under the law that it was drawn from
@@ -129,6 +132,8 @@ def decode_unrolled(
         change = _first(turn, wanted, share if step else 1.0)
         codes = torch.where(change, drawn, codes)
         logp = torch.where(change, laws.gather(-1, drawn[..., None])[..., 0], logp)
+        if report is not None:
+            report((step + 1) / steps)
     came = wanted.flatten(1).sum(1)
     recorder.round(came, came, came, target=steps, draft=0)
     return Result(codes.where(inside[..., None], -1), inside.sum(1), logp, Exactness.APPROXIMATE, recorder.trace())

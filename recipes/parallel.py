@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,11 @@ class UnrolledRecipe(TokenRecipe):
         check_cells(layout)
         super().__init__(decoder, layout, steps, seed, optimization, condition_dropout, preview, start_from)
         self.passes = passes
+
+    def setup(self, stage: str) -> None:
+        """See `TokenRecipe.setup`; how to draw from such a decoder is a fact, too."""
+        super().setup(stage)
+        self.facts = replace(self.facts, unrolled=True)
 
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:
         """Cross-entropy of all codes, over all passes."""

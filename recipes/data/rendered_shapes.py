@@ -2,8 +2,9 @@
 
     python -m zoo.recipes.data.rendered_shapes --out data/shapes
 
-writes `OUT/{train,valid,test}/SHAPE/NNNNN.png` and `OUT/shapes.json` (what they are, and how many). One glance tells
-whether a picture shows what was asked for, and there are so many that a small decoder cannot learn them by heart.
+writes `OUT/{train,valid,test}/SHAPE/NNNNN.png`, `OUT/SPLIT/texts.tsv` (lines of path, tab, caption, such as "a red star
+on blue") and `OUT/shapes.json` (what they are, and how many). One glance tells whether a picture shows what was asked
+for, and there are so many that a small decoder cannot learn them by heart.
 A shape lies, tilted, near the middle of a soft gradient; light from the upper left rounds its edges and casts a shadow.
 Colours are few, so that most of what a decoder has to learn is shape.
 Edges are sharp on purpose: few codes make them sharp again, but speckle those that are soft.
@@ -30,7 +31,9 @@ from zoo.codecs.files import printable
 from zoo.codecs.image.io import image_writer
 
 SPLITS = {"train": 14_000, "valid": 400, "test": 1_000}
-FACTS = "shapes.json"
+FACTS, TEXTS = "shapes.json", "texts.tsv"
+HUES = ("red", "yellow", "lime", "green", "cyan", "blue", "purple", "pink")  # around the circle, evenly
+BARE = 1 / 3  # share of captions that leave out a colour, that of the shape as that of the ground
 FINER = 4  # edges are drawn this many times as large, and reduced
 TURN = 2 * np.pi
 
@@ -63,15 +66,41 @@ class Look:
     light: float = 0.35
 
 
-def render(shape: str, chance: np.random.Generator, look: Look) -> UInt8[ndarray, "size size 3"]:
-    """A picture of the shape; everything else about it is drawn from `chance`."""
+@dataclass(frozen=True)
+class Scene:
+    """What a picture shows; lengths are shares of its side.
+
+    Attributes:
+        shape: Name in `SHAPES`.
+        extent: Of the circle around the shape.
+        centre: Of the shape, across and down.
+        tilt: Of the shape, radians.
+        hue, ground: Of the shape and of the background, below `Look.hues`.
+    """
+
+    shape: str
+    extent: float
+    centre: Float[ndarray, "2"]
+    tilt: float
+    hue: int
+    ground: int
+
+
+def scene(seed: int, split: str, number: int, look: Look = Look()) -> Scene:
+    """What is on the picture with that number: `shape_of(number)`, and all else drawn by chance."""
+    chance = np.random.default_rng([seed, list(SPLITS).index(split), number])
     extent = chance.uniform(*look.extent)
     centre = 0.5 + chance.uniform(-look.drift, look.drift, 2)
     tilt = np.radians(chance.uniform(-look.tilt, look.tilt))
-    colour, near, far = _colours(chance, look)
-    mask = _mask(SHAPES[shape], extent / 2, centre, tilt, look.size)
-    heights = _blurred(mask, 0.06 * extent)
-    slope = -sum(np.gradient(heights)) * look.size * 0.06 * extent  # towards the light, which is at the upper left
+    return Scene(shape_of(number), extent, centre, tilt, *_hues(chance, look))
+
+
+def render(shown: Scene, look: Look) -> UInt8[ndarray, "size size 3"]:
+    """A picture of it."""
+    colour, near, far = _colours(shown.hue, shown.ground, look)
+    mask = _mask(SHAPES[shown.shape], shown.extent / 2, shown.centre, shown.tilt, look.size)
+    heights = _blurred(mask, 0.06 * shown.extent)
+    slope = -sum(np.gradient(heights)) * look.size * 0.06 * shown.extent  # towards the light, at the upper left
     shade = 1 + look.light * (2 * slope + _ramp(look.size, 5 * TURN / 8))
     lit = np.where(shade <= 1, colour * shade, 1 - (1 - colour) * (2 - shade).clip(0))
     ground = near + (far - near) * (0.5 + 0.5 * _ramp(look.size, TURN / 4))  # from top to bottom
@@ -83,7 +112,17 @@ def render(shape: str, chance: np.random.Generator, look: Look) -> UInt8[ndarray
 
 def picture(seed: int, split: str, number: int, look: Look = Look()) -> UInt8[ndarray, "size size 3"]:
     """Picture with that number, of `shape_of(number)`; the same arguments give the same picture."""
-    return render(shape_of(number), np.random.default_rng([seed, list(SPLITS).index(split), number]), look)
+    return render(scene(seed, split, number, look), look)
+
+
+def caption(seed: int, split: str, number: int, look: Look = Look()) -> str:
+    """What that picture shows, in words: "a red star on blue"; some captions say less, as people do."""
+    shown = scene(seed, split, number, look)
+    chance = np.random.default_rng([seed, list(SPLITS).index(split), number, 1])  # not that of the picture
+    hue, ground = (HUES[round(len(HUES) * each / look.hues) % len(HUES)] for each in (shown.hue, shown.ground))
+    says_hue, says_ground = chance.random(2) >= BARE
+    words = f"{hue} {shown.shape}" if says_hue else shown.shape
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}" + (f" on {ground}" if says_ground else "")
 
 
 def shape_of(number: int) -> str:
@@ -92,7 +131,7 @@ def shape_of(number: int) -> str:
 
 
 def build(out: Path, counts: dict[str, int], seed: int, look: Look = Look()) -> dict:
-    """Write so many pictures of each split below `out`, then `out/shapes.json`; its contents.
+    """Write so many pictures of each split below `out` with their captions, and `out/shapes.json`; its contents.
 
     Raises:
         UserError: Another set was begun in the folder.
@@ -117,20 +156,27 @@ def build(out: Path, counts: dict[str, int], seed: int, look: Look = Look()) -> 
             if not path.exists():
                 with image_writer(path) as write:
                     write(picture(seed, split, number, look))
+        lines = [f"{shape_of(k)}/{k:05}.png\t{caption(seed, split, k, look)}\n" for k in range(count)]
+        (out / split / TEXTS).write_text("".join(lines))
     return facts
 
 
-def _colours(chance: np.random.Generator, look: Look) -> tuple[ndarray, ndarray, ndarray]:
-    """A vivid colour that stands out, and the muted ones between which the background lies; each `[3, 1, 1]`."""
-
-    def colour(hue: int, saturation: float, value: float) -> ndarray:
-        return np.array(colorsys.hsv_to_rgb(hue / look.hues, saturation, value))[:, None, None]
-
+def _hues(chance: np.random.Generator, look: Look) -> tuple[int, int]:
+    """Of a shape and of a background from which it stands out."""
     while True:
-        vivid, ground = chance.integers(look.hues, size=2)
-        colours = colour(vivid, 0.75, 0.9), colour(ground, 0.3, 0.9), colour(ground, 0.45, 0.65)
-        if min(np.linalg.norm(colours[0] - end) for end in colours[1:]) >= look.contrast:
-            return colours
+        hue, ground = chance.integers(look.hues, size=2).tolist()
+        vivid, *ends = _colours(hue, ground, look)
+        if min(np.linalg.norm(vivid - end) for end in ends) >= look.contrast:
+            return hue, ground
+
+
+def _colours(hue: int, ground: int, look: Look) -> tuple[ndarray, ndarray, ndarray]:
+    """A vivid colour, and the muted ones between which the background lies; each `[3, 1, 1]`."""
+
+    def colour(number: int, saturation: float, value: float) -> ndarray:
+        return np.array(colorsys.hsv_to_rgb(number / look.hues, saturation, value))[:, None, None]
+
+    return colour(hue, 0.75, 0.9), colour(ground, 0.3, 0.9), colour(ground, 0.45, 0.65)
 
 
 def _mask(

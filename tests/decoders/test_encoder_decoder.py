@@ -62,6 +62,14 @@ def test_a_grid_is_decoded_from_text():
     assert (model(tokens, grid.flip(-1), model.init_state(2, 0, COND)).logits - logits).nan_to_num().abs().max() > 1e-3
 
 
+def test_a_decoder_that_loops_still_reads_the_text_once():
+    model, calls = encoder_decoder(encoder_layers=2, loops=3), []
+    for layer in model.encoder.encoder.layers:
+        layer.register_forward_hook(lambda *_: calls.append("layer"))
+    logits_of(model, random_tokens(model, 2, 3))
+    assert calls == ["layer"] * 2 and model.info.layers == 3
+
+
 def test_gradients_reach_every_weight():
     model = encoder_decoder().train()
     logits_of(model, random_tokens(model, 2, 4)).logsumexp(-1).sum().backward()

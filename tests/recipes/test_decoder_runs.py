@@ -96,6 +96,22 @@ def test_a_run_becomes_a_model_with_its_tokens(run, model):
     assert zoo.create("autoregressive", cards=[5], transformer={"width": 8, "layers": 1, "heads": 1}).info.cards == (5,)
 
 
+def test_a_decoder_of_recurrent_depth_is_trained_by_its_name_and_keeps_several_steps_in_flight(tmp_path):
+    """Three layers, of which the middle one runs three times; with one step in flight a pass makes one of its loops."""
+    run = train("autoregressive.text-looped-smoke", [f"--run.folder={tmp_path}/run"])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss/cross_entropy"] for line in lines if "loss/cross_entropy" in line]
+    bits = [line["valid/bits/byte"] for line in lines if "valid/bits/byte" in line]
+    assert losses[-1] < losses[0] and bits[-1] < bits[0]
+    convert(run / "last.ckpt", tmp_path / "model")
+    found = zoo.load(tmp_path / "model")
+    assert found.info.layers == 5 and len(found.transformer.layers) == 3
+    asked = dict(prompt="The import", steps=12, temperature=0)
+    one, more = (zoo.generate(found, wavefront=window, **asked) for window in (1, 4))
+    assert more.facts()["passes"] < one.facts()["passes"] and more.facts()["exactness"] == "approximate"
+    assert zoo.generate(found, proposer="early-exit:4", **asked).text == zoo.generate(found, **asked).text
+
+
 def test_zoo_info_says_what_a_decoder_is(model, capsys):
     assert main(["info", str(model), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

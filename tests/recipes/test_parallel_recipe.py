@@ -7,6 +7,7 @@ import torch
 from test_decoder_recipe import QUICK, fit
 
 import zoo
+from zoo import checkpoint
 from zoo.codecs.errors import UserError
 from zoo.convert import convert
 from zoo.decoders.conditioned import ConditionedMasked, ConditionedMaskedConfig
@@ -82,6 +83,10 @@ def test_an_unrolled_encoder_decoder_is_trained_by_its_name_and_restores_what_is
     said = decode_unrolled(model, (2, 12), 8, Law(temperature=0.0), cond=cond).codes[..., 0]  # as long as in training
     wanted = torch.tensor([[0] + [8] * 11, [6, 7, 7, 7] + [8] * 8])  # 8: nothing
     assert (said == wanted).float().mean() > 0.9
+    letters = dict(sample_rate=8000, ratios=(5, 4, 4), filters=2, dim=4, codebooks=1, codebook_size=8, lstm_layers=0)
+    checkpoint.save(zoo.create("seanet", **letters), tmp_path / "codec")
+    found = zoo.generate(tmp_path / "model", text="d", passes=8, codec=tmp_path / "codec").tokens[0].codes[0, 0]
+    assert model.tokens.unrolled and found.tolist() == said[1][said[1] < 8].tolist()  # at temperature 0 as well
 
 
 def test_validation_tells_what_whole_sequences_cost_and_a_directed_acyclic_decoder_learns_with_glances(tmp_path):

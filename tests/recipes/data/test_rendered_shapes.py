@@ -1,5 +1,6 @@
 """Pictures of shapes: fixed by seed, split and number, shapes that one can tell apart, and a command that goes on."""
 
+import colorsys
 import json
 
 import numpy as np
@@ -7,8 +8,20 @@ import pytest
 from PIL import Image
 
 from zoo.codecs.errors import UserError
+from zoo.pipeline_files import read_texts
 from zoo.recipes.data import rendered_shapes
-from zoo.recipes.data.rendered_shapes import SHAPES, SPLITS, Look, build, main, picture, shape_of
+from zoo.recipes.data.rendered_shapes import (
+    HUES,
+    SHAPES,
+    SPLITS,
+    Look,
+    build,
+    caption,
+    main,
+    picture,
+    scene,
+    shape_of,
+)
 
 SMALL = Look(size=32)
 COUNTS = {"train": 12, "valid": 2, "test": 3}
@@ -51,7 +64,8 @@ def test_no_two_shapes_are_nearly_the_same():
 def test_shapes_stand_out_by_their_colours_which_are_few():
     look, seen = Look(hues=5, contrast=0.5), set()
     for seed in range(200):
-        vivid, near, far = rendered_shapes._colours(np.random.default_rng(seed), look)
+        hues = rendered_shapes._hues(np.random.default_rng(seed), look)
+        vivid, near, far = rendered_shapes._colours(*hues, look)
         assert min(np.linalg.norm(vivid - near), np.linalg.norm(vivid - far)) >= 0.5
         seen.add((*vivid.ravel(), *near.ravel()))
     assert 10 < len(seen) <= 25
@@ -80,6 +94,29 @@ def test_a_shape_is_brighter_towards_the_upper_left():
     assert disc[16:28, 16:28].mean() > disc[36:48, 36:48].mean() + 10
 
 
+def test_captions_name_the_shape_and_mostly_the_colours_that_are_on_the_picture():
+    """At the shape's centre is its colour, in the upper corners that of the ground; light and shadow move both."""
+    hues = np.array([colorsys.hsv_to_rgb(k / 8, 0.75, 0.9) for k in range(8)]) * 255
+    flat, told = Look(light=0.0, shadow=0.0, drift=0.0), []
+    for number in range(1, 600, 10):  # balls
+        words, drawn = caption(0, "train", number, flat).split(), picture(0, "train", number, flat).astype(float)
+        assert "ball" in words and words[0] in ("a", "an")
+        ground = words[words.index("on") + 1] if "on" in words else None
+        told.append((words[1] != "ball", ground is not None))
+        if words[1] != "ball":
+            assert words[1] == HUES[np.abs(hues - drawn[48, 48]).sum(1).argmin()]
+        if ground is not None:
+            tint = drawn[0, 0] - drawn[0, 0].min()
+            assert ground == HUES[np.abs((hues - hues.min(1, keepdims=True)) / 172 - tint / tint.max()).sum(1).argmin()]
+    assert 0.5 < np.mean(told) < 0.85 and len(set(told)) == 4
+
+
+def test_the_words_of_other_numbers_of_hues_are_the_nearest():
+    few = Look(hues=4)
+    said = {(scene(0, "train", k, few).hue, caption(0, "train", k, few).split()[1]) for k in range(1, 400, 10)}
+    assert {word for _, word in said} <= {"red", "lime", "cyan", "purple", "ball"}
+
+
 def test_building_goes_on_where_it_was_stopped(tmp_path):
     facts = build(tmp_path, COUNTS, 3, SMALL)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
@@ -92,6 +129,15 @@ def test_building_goes_on_where_it_was_stopped(tmp_path):
     assert kept.stat().st_mtime_ns == before
     np.testing.assert_array_equal(np.asarray(Image.open(lost)), picture(3, "train", 1, SMALL))
     assert json.loads((tmp_path / "shapes.json").read_text())["look"]["size"] == 32
+
+
+def test_each_picture_of_a_split_has_its_caption_beside_it(tmp_path):
+    build(tmp_path, COUNTS, 3, SMALL)
+    for split, count in COUNTS.items():
+        texts = read_texts(tmp_path / split / "texts.tsv")
+        files = {path.relative_to(tmp_path / split).as_posix() for path in (tmp_path / split).rglob("*.png")}
+        assert texts.keys() == files and len(texts) == count
+        assert texts[f"ball/{1:05}.png"] == caption(3, split, 1, SMALL)
 
 
 def test_pictures_of_another_seed_are_not_mixed_in(tmp_path):
