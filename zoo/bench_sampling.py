@@ -99,6 +99,7 @@ DRAWN = [
     *_drafting("jacobi", 4, 8, 16, rule="rejection"),
     *_drafting("jacobi", 8, 24, 36, rule="coupled"),
     *_drafting("jacobi", 8, 24, 36, rule="gumbel"),
+    *_drafting("jacobi:above", 24, 36, 44, rule="gumbel"),
     *_drafting("recycling", 8),
     *_drafting("ngram", 4),
     *(Method(f"zipar, window {window}", dict(zipar=window)) for window in (1, 2, 3)),

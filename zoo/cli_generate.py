@@ -42,7 +42,8 @@ def generate_command(
         str | None, typer.Option(help="Pictures: WIDTHxHEIGHT in pixels; default: as the decoder learned them.")
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0: always the most probable; default: .8 for text, else 1, in one pass 0.")
+        float | None,
+        typer.Option(help="0: always the most probable; default: .8 for text, else 1, in one pass or unrolled 0."),
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from the K most probable tokens only.")] = None,
     top_p: Annotated[
@@ -77,14 +78,16 @@ def generate_command(
     ] = None,
     window: Annotated[int | None, typer.Option(min=1, help="Longest draft in steps; default: 5.")] = None,
     passes: Annotated[
-        str | None, typer.Option(help="Masked decoders: passes, 16, or of each codebook in turn, 16,8,4,2.")
+        str | None,
+        typer.Option(help="Masked decoders: passes, 16, or of each codebook in turn, 16,8,4,2. Unrolled: 16."),
     ] = None,
     chooser: Annotated[
         str | None,
         typer.Option(
             help="Masked decoders: which places a pass fills: adaptive:MODEL, confidence, entropy, halton,"
             " learned:FILE, left-to-right, local-leap, margin, prophet, random, remask, rescored, rescored:MODEL, spans"
-            " or threshold; settings come behind the name, as in threshold:0.8."
+            " or threshold; settings come behind the name, as in threshold:0.8. Unrolled decoders: the share of codes"
+            " that a pass changes, random:0.3 or uncertain:0.3; default: all."
         ),
     ] = None,
     schedule: Annotated[
@@ -97,7 +100,8 @@ def generate_command(
             " best-of:8 draws 8 and takes the most probable, arithmetic:8 does so with 8 that are spread out"
             " (others for another --count),"
             " mbr:16 draws 16 and takes the one most like the others,"
-            " superposed:3 writes 3 at the cost of one, roughly; contrastive:5 takes of 5 what is least like before."
+            " superposed:3 writes 3 at the cost of one, roughly, told apart by n-grams of a file of text:"
+            " superposed:3,ngrams=FILE,trust=0.5; contrastive:5 takes of 5 what is least like before."
             " More settings by name: beam:8,length_penalty=0.6."
         ),
     ] = None,
@@ -111,6 +115,13 @@ def generate_command(
     against: Annotated[
         str | None,
         typer.Option(help="A weaker decoder, whose likings are taken off: MODEL or MODEL,weight=0.5,plausible=0.1."),
+    ] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(help="Text: rest on this, read in front of the prompt: text, or a file that holds it."),
+    ] = None,
+    context_weight: Annotated[
+        float | None, typer.Option(help="How much the context counts beyond being read; default: 0.5.")
     ] = None,
     zipar: Annotated[
         int | None,
@@ -162,8 +173,9 @@ def generate_command(
             size=None if size is None else size_of(size), count=count, temperature=temperature, top_k=top_k,
             top_p=top_p, min_p=min_p, typical=typical, guidance=guidance, proposer=proposer, rule=rule, window=window,
             passes=None if passes is None else whole_numbers(passes), schedule=schedule, chooser=chooser, search=search,
-            phrases=phrase or (), processors=processor or (), against=against, zipar=zipar,
-            wavefront=wavefront, speed=speed, seed=seed, codec=codec, device=device, progress=progress, stream=show,
+            phrases=phrase or (), processors=processor or (), against=against, context=context,
+            context_weight=context_weight, zipar=zipar, wavefront=wavefront, speed=speed, seed=seed, codec=codec,
+            device=device, progress=progress, stream=show,
         )  # fmt: skip
     facts = found.facts()
     files = [str(file) for file in found.files]

@@ -102,7 +102,8 @@ def model_facts(name: str) -> dict[str, Any]:
     if not isinstance(codec, Codec):
         tokens = codec.tokens.to_json()
         text = None if tokens.pop("vocabulary") is None else f"{codec.tokens.vocabulary.card} tokens"
-        return facts | info.asdict() | tokens | {"text": text, "sha256": codec.weights}
+        told = None if tokens.pop("text_vocabulary") is None else f"{codec.tokens.text_vocabulary.size} ids"
+        return facts | info.asdict() | tokens | {"text": text, "text_vocabulary": told, "sha256": codec.weights}
     name, rate = ("bpp", info.bpp) if info.media == "image" else ("kbps", info.kbps)
     rates = {n: round(rate(n), 3) for n in range(1, info.codebooks + 1)}
     return facts | info.asdict() | {"sha256": codec.weights, f"{name}_by_codebooks": rates}

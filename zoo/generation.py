@@ -53,6 +53,8 @@ def generate(
     phrases: Sequence[str] = (),
     processors: Sequence[str | Processor] = (),
     against: str | TokenModel | None = None,
+    context: str | Path | None = None,
+    context_weight: float | None = None,
     zipar: int | None = None,
     wavefront: int | None = None,
     speed: float | None = None,
@@ -64,7 +66,8 @@ def generate(
 ) -> Generated:
     """Draw text, sound or pictures from a trained decoder.
 
-    The same seed gives the same, whatever `count` is and, under the rule "equal", whatever drafts.
+    The same seed gives the same, whatever `count` is and, under the rule "equal", whatever drafts. Of decoders of two
+    stages, law, drafts, search and processors are those of the first; the second takes the most probable codes.
 
     Args:
         model: What `zoo.load` takes, or a decoder that it gave.
@@ -81,7 +84,7 @@ def generate(
         size: Pictures: height and width in pixels. Default: as the decoder learned them.
         count: How many.
         temperature, top_k, top_p, min_p, typical: See `zoo.decoders.sampling.Law`; the default temperature is .8 for
-            text, else 1, and 0 of decoders of one pass.
+            text, else 1, and 0 of decoders of one pass and unrolled ones.
         guidance: Scale of classifier-free guidance, above 0; 1: none.
         proposer: Of drafts: one of `zoo.generation_drafts.PROPOSERS` with its settings, as in "ngram:4",
             "draft:MODEL,confident=0.3" for a smaller decoder of the same tokens, "bandit+ngram+jacobi", of pictures
@@ -89,12 +92,14 @@ def generate(
             decoders: "self", which drafts `window` passes ahead; default: 3.
         rule, window: What stands of a draft, by name, and its most slots. Default: "equal" and 5.
         passes: Masked decoders: forward passes, for all codebooks together or for each in turn. Default: 16; where the
-            decoder is told which codebook it fills, half as many for each finer one.
-        schedule: Masked decoders: how many places each pass fills, a name in `schedules.SCHEDULES`; default: "cosine",
-            of text "linear".
+            decoder learned codebook by codebook, half as many for each finer one. Unrolled decoders: how often all
+            codebooks are restored; default: 16.
+        schedule: Masked decoders: how many places each pass fills, a name in `schedules.SCHEDULES`; default: that by
+            which the decoder learned, or if nobody noted it "cosine", of text "linear".
         chooser: Masked decoders: which places, as `zoo.generation_choice.CHOOSERS` writes it, such as "threshold:0.8",
             or a chooser, or what makes it for rows of some conditions. Default: the most confident ones, of pictures
-            with noise.
+            with noise; in spans if the decoder learned to fill these in. Unrolled decoders: which share of the codes a
+            pass changes, "random:0.3" or the least certain ones, "uncertain:0.3"; default: all.
         search: In place of drawing step by step: a name in `search.NAMES` with the number of its candidates and more of
             its settings, as in "beam:8" or "beam:8,length_penalty=0.6", or what `search.find` gives. Those that do not
             draw look for probable texts at temperature 1.
@@ -103,6 +108,10 @@ def generate(
             processor.
         against: A weaker decoder of the same tokens, whose likings are taken off (contrastive decoding): "MODEL",
             "MODEL,weight=0.5,plausible=0.1" or a decoder.
+        context: Text from causal decoders: what it is to rest on, or a file that holds it. It is read in front of the
+            prompt, and what the decoder would write without it is taken off (context-aware decoding, Shi et al., arXiv
+            2305.14739).
+        context_weight: How much the context counts beyond being read, above 0; default: 0.5.
         zipar: Pictures drawn row by row: begin a row when the one above is so many cells ahead; approximate.
         wavefront: Decoders of recurrent depth: so many steps in flight, one loop on all in a pass; approximate.
         phrases: Of text: what must stand in it; "beam:8" unless `search` is another beam search.
@@ -123,10 +132,10 @@ def generate(
         refuse("decoders of text", codec=codec)
     used = None if decoder.tokens.vocabulary is not None else codec_for(decoder.tokens, codec, device)
     medium = "text" if used is None else used.info.media
-    request = request_for(decoder, medium, prompt, reference, text, label, steps, seconds, size, count, speed)
+    request = request_for(decoder, medium, prompt, reference, text, label, steps, seconds, size, count, speed, context)
     sampling = sampling_for(
         decoder, medium, temperature, top_k, top_p, min_p, typical, guidance, proposer, rule, window, passes, schedule,
-        chooser, search, phrases, processors, against, zipar, wavefront, seed,
+        chooser, search, phrases, processors, against, zipar, wavefront, seed, context, context_weight,
     )  # fmt: skip
     if guidance != 1 and (request.label, request.text, request.reference) == (None, None, None):
         raise UserError("guidance leads towards a class, a text or a reference; give one")

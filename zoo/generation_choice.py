@@ -1,22 +1,37 @@
-"""What chooses the places that a masked decoder fills, by name."""
+"""How a masked decoder fills in: in how many passes, how many places in each, and which; by default as it learned.
+
+And how an unrolled one restores: in how many passes, and which codes each changes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from zoo import registry
 from zoo.codecs.errors import UserError
 from zoo.configs import suggestion
-from zoo.decoders.base import TokenModel
+from zoo.decoders.base import TokenModel, bare
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts.base import Special
+from zoo.decoders.masked import Masking
 from zoo.decoders.sampling import schedules
-from zoo.decoders.sampling.choosers import NAMES, Adaptive, Chooser, Confidence, Judge, Learned, Ranked, Rescored
+from zoo.decoders.sampling.choosers import (
+    NAMES,
+    Adaptive,
+    Chooser,
+    Confidence,
+    Judge,
+    Learned,
+    Ranked,
+    Rescored,
+    Spans,
+)
 from zoo.filter_files import read_filter
 
+PASSES = 16
 CHOICE = {"text": 0.0, "audio": 0.0, "image": 4.5}  # noise in the order of filling in; MaskGIT's pictures take that
 SCHEDULE = {"text": "linear", "audio": "cosine", "image": "cosine"}  # that of text is LLaDA's
 WITH_NETWORKS = {
@@ -27,30 +42,94 @@ WITH_NETWORKS = {
 CHOOSERS = tuple(sorted({*NAMES} | {written for ways in WITH_NETWORKS.values() for written in ways}))
 """As they are written; those without a network take their settings behind the name: "threshold:0.8"."""
 
+CHANGES: tuple[Literal["random", "uncertain"], ...] = ("random", "uncertain")
+
 Made = Callable[[Conditions | None], Chooser]
 """Makes the chooser for rows of some conditions."""
 
 
-def schedule_for(medium: str, schedule: str | None) -> str:
-    """The schedule of that name; default: that of the medium.
+def passes_for(decoder: TokenModel, passes: Sequence[int]) -> int | list[int]:
+    """For `decode_masked`: of all codebooks together, or of each in turn if that is what the decoder learned.
+
+    One number for such a decoder is that of the first codebook; each finer one, which matters less and is known better,
+    gets half as many. (): `PASSES`, or one for a decoder that learned with all hidden. Unrolled ones restore all
+    codebooks together.
+
+    Raises:
+        UserError: Several numbers, and another number of codebooks, or all are restored together.
+    """
+    books, masking = decoder.info.codebooks, decoder.tokens.masking
+    if decoder.tokens.unrolled and len(passes) > 1:
+        raise UserError(f"passes {list(passes)} for a decoder that restores all codebooks together; give one number")
+    if decoder.tokens.unrolled:
+        return passes[0] if passes else PASSES
+    if len(passes) > 1 and len(passes) != books:
+        raise UserError(f"passes {list(passes)} for {books} codebooks; give one number for each, or one for all")
+    if len(passes) > 1:
+        return list(passes)
+    (first,) = passes or (1 if masking and masking.schedule == "all" else PASSES,)
+    by_level = told_the_level(decoder) if masking is None else masking.by_level
+    return [max(1, first >> book) for book in range(books)] if by_level and books > 1 else first
+
+
+def told_the_level(decoder: TokenModel) -> bool:
+    """Whether a masked decoder knows which codebook it fills, as those do that learned by level."""
+    masked = bare(decoder)
+    return getattr(masked, "levels", None) is not None or len(getattr(masked, "windows", ())) > 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """Which codes a pass of an unrolled decoder changes; see `zoo.decoders.unrolled_denoising.decode_unrolled`."""
+
+    choose: Literal["random", "uncertain"] = "random"
+    share: float = 1.0
+
+
+def change_for(chooser: str | Chooser | Made | None) -> Change:
+    """What "random:0.3" or "uncertain:0.3" names; default: all.
+
+    Raises:
+        UserError: Another chooser, no share, or one that cannot be.
+    """
+    name, _, share = str(chooser or "random:1").partition(":")
+    found = next((each for each in CHANGES if each == name), None)
+    if not isinstance(chooser, str | None) or found is None:
+        raise UserError(
+            f"an unrolled decoder changes codes that are {' or '.join(CHANGES)}, not by {name}; give one of these with"
+            " the share of all that a pass changes, as in uncertain:0.3"
+        )
+    if not 0 < (value := _number(share)) <= 1:
+        raise UserError(f"a pass cannot change a share of {share}; give one above 0 and up to 1, as in {name}:0.3")
+    return Change(found, value)
+
+
+def schedule_for(decoder: TokenModel, medium: str, schedule: str | None) -> str:
+    """The schedule of that name; default: that by which the decoder learned, or if nobody noted it that of the medium.
 
     Raises:
         UserError: No schedule has the name.
     """
     if schedule is not None and schedule not in schedules.SCHEDULES:
         raise UserError(f"there is no schedule {schedule!r}{suggestion(schedule, schedules.SCHEDULES)}")
-    return schedule or SCHEDULE[medium]
+    masking: Masking | None = decoder.tokens.masking
+    learned = masking.schedule if masking and masking.schedule in schedules.SCHEDULES else SCHEDULE[medium]
+    return schedule or learned
 
 
 def chooser_for(decoder: TokenModel, medium: str, chooser: str | Chooser | Made | None) -> Made:
-    """The chooser of that name, as `CHOOSERS` has them; default: confidence, with the noise that the medium takes.
+    """The chooser of that name, as `CHOOSERS` has them.
+
+    Default: confidence, with the noise that the medium takes; of spans, if the decoder learned to fill these in.
 
     Raises:
         UserError: No chooser has the name, it takes no such settings, or the other network is of other tokens.
     """
     usual = Confidence(CHOICE[medium])
     if not isinstance(chooser, str):
-        made = usual if chooser is None else chooser
+        span = 1 if decoder.tokens.masking is None else decoder.tokens.masking.span
+        default = Spans(span, order=usual) if span > 1 else usual
+        made = default if chooser is None else chooser
         return (lambda _: made) if isinstance(made, Chooser) else made
     name, _, value = chooser.partition(":")
     if name not in NAMES and name not in WITH_NETWORKS:

@@ -1,4 +1,6 @@
-"""Codes of any layout, drawn as a decoder does it: step by step, by filling in, in one pass, or scale by scale."""
+"""Codes of any layout, drawn as a decoder does it: step by step, by filling in or restoring, in one pass, in scales or
+stages.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,12 @@ from zoo.decoders.sampling.proposers import Outcome, Proposer
 from zoo.decoders.sampling.rules import Equal, Rule
 from zoo.decoders.sampling.search import Named
 from zoo.decoders.side_by_side import SideBySide
+from zoo.decoders.two_stage import TwoStageDecoder
+from zoo.decoders.unrolled_denoising import decode_unrolled
+from zoo.generation_choice import Change
 from zoo.token_facts import positions_of
 
 ROWS = 16  # drawn side by side: a pass reads all weights, however many rows it is for
-PASSES = 16
 
 Codes = Int[Tensor, "Q *grid"]
 
@@ -39,7 +43,7 @@ class Sampling:
     """How codes are drawn.
 
     Attributes:
-        law: What from; of two streams for guidance, the second one without conditions.
+        law: What from; of two streams for guidance, the second one without conditions, and for a context.
         seed: Of the noise.
         proposer: Makes what drafts for rows of some conditions, and for grids of some shape; None: one step at a time.
         rule, window: See `zoo.decoders.sampling.stream`.
@@ -48,9 +52,9 @@ class Sampling:
         zipar: Of pictures: cells that the row above is ahead where rows are drawn side by side; None: one by one.
         wavefront: Of decoders of recurrent depth: steps in flight; None: one by one.
         one_code: The decoder is seen as one of a single codebook; proposers are made for that. See `OneCode`.
-        passes: Of masked decoders: for all codebooks together, or for each in turn; (): `PASSES`.
-        schedule, ahead: See `zoo.decoders.sampling.decode_masked`.
+        passes, schedule, ahead: See `zoo.decoders.sampling.decode_masked`; unrolled decoders have passes, too.
         chooser: Makes what chooses the places that are filled, for rows of these conditions.
+        change: Which codes each pass of an unrolled decoder changes; None: it is none.
     """
 
     law: Law
@@ -58,7 +62,7 @@ class Sampling:
     proposer: Callable[..., Proposer] | None = None
     rule: Rule = field(default_factory=Equal)
     window: int = 5
-    passes: tuple[int, ...] = ()
+    passes: int | Sequence[int] = 1
     schedule: str = "cosine"
     ahead: int = 0
     chooser: Callable[[Conditions | None], Chooser] = lambda _: Confidence()
@@ -67,6 +71,7 @@ class Sampling:
     zipar: int | None = None
     wavefront: int | None = None
     one_code: bool = False
+    change: Change | None = None
 
     def noise(self, ids: Sequence[int]) -> Noise:
         """Of rows of these ids: what a row gets does not depend on what is drawn beside it."""
@@ -104,11 +109,12 @@ def draw_codes(
     stop: int | None = None,
     progress: Progress | None = None,
     watch: Callable[[Outcome], None] | None = None,
+    alone: Codes | None = None,
 ) -> Drawn:
     """Draw a grid of codes for each row.
 
     Args:
-        model: In eval mode; causal, masked, of one pass or next-scale.
+        model: In eval mode; causal, masked, unrolled, of one pass, of two stages or next-scale.
         layout: Of its steps.
         shapes: Grid of each row, prompt included; where the layout has an end token, the largest that may come out;
             decoders of one pass make as long ones as they like.
@@ -118,6 +124,8 @@ def draw_codes(
         stop: A code of the first codebook behind which nothing comes.
         progress: Called with the rows that are done, in fractions, and their number.
         watch: Sees each round of a causal decoder.
+        alone: The prompt without the context that it begins with: what the law's second stream goes on with, under the
+            same conditions; layouts whose steps are their codes.
 
     Raises:
         UserError: The decoder cannot draw such grids, or nothing is left to draw.
@@ -131,7 +139,7 @@ def draw_codes(
             if progress is not None:
                 progress(first + share * size, len(shapes))
 
-        task = Task(model, layout, shapes[rows], ids[rows], cond and cond.rows(rows), sampling, prompt, report)
+        task = Task(model, layout, shapes[rows], ids[rows], cond and cond.rows(rows), sampling, prompt, report, alone)
         try:
             part = task.run(stop, watch)
         except ValueError as error:
@@ -154,6 +162,7 @@ class Task:
     sampling: Sampling
     prompt: Codes | None
     report: Callable[[float], None]
+    alone: Codes | None = None
 
     @property
     def device(self) -> torch.device:
@@ -165,6 +174,10 @@ class Task:
             return self.scale_by_scale()
         if isinstance(bare(self.model), ParallelDecoder):
             return self.in_one_pass()
+        if isinstance(self.model, TwoStageDecoder):
+            return self.in_two_stages(self.model)
+        if self.sampling.change is not None:
+            return self.by_restoring(self.sampling.change)
         if self.sampling.zipar is not None:
             return self.rows_side_by_side(self.sampling.zipar)
         return self.step_by_step(stop, watch) if self.model.info.causal else self.by_filling_in()
@@ -176,7 +189,7 @@ class Task:
         on, and a second run draws what is missing of its frames.
         """
         layout, shapes, results = self.layout, list(self.shapes), []
-        tokens = [self._begin(shape) for shape in shapes]
+        tokens = [self._begin(shape, self.prompt) for shape in shapes]
         rows = [row for row, shape in enumerate(shapes) if len(tokens[row]) < steps_of(layout, shape)]
         if len(rows) < len(shapes):
             raise UserError("the prompt leaves nothing to draw; ask for more, or give a shorter one")
@@ -201,7 +214,7 @@ class Task:
         assert isinstance(layout, Raster | Flat), "who asks for rows side by side has seen to it"
         if self.prompt is not None:
             raise UserError("rows side by side are of whole pictures; leave the prompt out")
-        begin, places = self._begin(shape), positions_of(layout, self.model.info, shape)
+        begin, places = self._begin(shape, None), positions_of(layout, self.model.info, shape)
         prompt = begin.expand(len(self.shapes) * len(sampling.law.streams), -1, -1).to(self.device)
         result = decode_zipar(
             self.model, prompt, layout, shape, window, sampling.law, sampling.noise(self.ids),
@@ -214,22 +227,21 @@ class Task:
         """All places of a row, known ones as they are."""
         if self.model.info.specials < 1:
             raise UserError("this decoder is neither causal nor knows a mask token: there is no way to draw from it")
-        layout, passes = self.layout, passes_of(self.model, self.sampling.passes)
-        known = [given_steps(layout, shape, self.prompt) for shape in self.shapes]
-        if any((steps >= torch.tensor(self.model.info.cards)).any() for steps in known):
-            raise UserError("steps that are fixed by the layout cannot be filled in; masked decoders need a plain one")
-        lengths = torch.tensor([len(steps) for steps in known])
-        positions = positions_of(layout, self.model.info, max(self.shapes))
-        sampling = self.sampling
+        sampling, (known, options) = self.sampling, self._places()
         result = decode_masked(
-            self.model, pad_sequence(known, batch_first=True, padding_value=-1).to(self.device), passes, sampling.law,
-            sampling.noise(self.ids), sampling.schedule, sampling.chooser(self.cond), ahead=sampling.ahead,
-            lengths=None if len(lengths.unique()) == 1 else lengths.to(self.device),
-            cond=sampling.conditions(self.cond),
-            positions=None if positions is None else positions.to(self.device), report=self.report,
+            self.model, known, sampling.passes, sampling.law, sampling.noise(self.ids), sampling.schedule,
+            sampling.chooser(self.cond), ahead=sampling.ahead, **options,
         )  # fmt: skip
-        rows = zip(result.codes.cpu(), lengths.tolist(), self.shapes, strict=True)
-        return Drawn([layout.unpack(row[None, :length], shape)[0] for row, length, shape in rows], [result])
+        return Drawn(self._grids(result), [result])
+
+    def by_restoring(self, change: Change) -> Drawn:
+        """All places of a row, known ones as they are; a row may end before its last place."""
+        sampling, (known, options) = self.sampling, self._places()
+        passes, noise = sampling.passes, sampling.noise(self.ids)
+        assert isinstance(passes, int), "who names a change has seen to it"
+        result = decode_unrolled(self.model, known, passes, sampling.law, noise, change.share, change.choose, **options)
+        ends = self.layout.absent and len(self.shapes[0]) == 1
+        return Drawn([up_to_end(codes) if ends else codes for codes in self._grids(result)], [result])
 
     def in_one_pass(self) -> Drawn:
         """Rows as long as the decoder finds them."""
@@ -243,6 +255,23 @@ class Task:
         rows = zip(result.codes.cpu(), result.lengths.tolist(), strict=True)
         return Drawn([self.layout.unpack(row[None, :length], (length,))[0] for row, length in rows], [result])
 
+    def in_two_stages(self, model: TwoStageDecoder) -> Drawn:
+        """The first codebook step by step, by whatever drafts, searches or bends the law; of the others the best."""
+        known = None if self.prompt is None else self.prompt[:1]
+        first = replace(self, model=model.coarse, layout=model.steps, cond=model.conditions(self.cond)[0], prompt=known)
+        drawn = first.step_by_step(None, None)
+        coarse = [codes[0] for codes in drawn.codes]
+        lengths = torch.tensor([len(codes) for codes in coarse])
+        grid = torch.full((len(coarse), int(lengths.max()), len(self.layout.sizes)), -1)
+        grid[..., 0] = pad_sequence(coarse, batch_first=True, padding_value=-1)
+        if self.prompt is not None:
+            grid[:, : self.prompt.shape[1]] = self.prompt.mT
+        streams = self.sampling.law.streams if self.sampling.against is None else (1.0,)
+        law, noise = Law(temperature=0, streams=streams), self.sampling.noise(self.ids)
+        result = model.refine(grid.to(self.device), lengths.to(self.device), law, noise, self.cond)
+        rows = zip(result.codes.cpu(), lengths.tolist(), strict=True)
+        return Drawn([row[:length].mT for row, length in rows], [*drawn.results, result])
+
     def scale_by_scale(self) -> Drawn:
         """All scales of a picture."""
         if self.prompt is not None:
@@ -252,12 +281,35 @@ class Task:
         result = decode_scales(self.model, rows, sampling.law, sampling.noise(self.ids), cond)
         return Drawn(list(self.layout.unpack(result.codes.cpu(), self.shapes[0])), [result])
 
-    def _begin(self, shape: Shape) -> Int[Tensor, "N S"]:
+    def _places(self) -> tuple[Int[Tensor, "R N S"], dict[str, Any]]:
+        """What is known of all places, -1 where nothing is, and what else those loops take that see all at once."""
+        known = [given_steps(self.layout, shape, self.prompt) for shape in self.shapes]
+        if any((steps >= torch.tensor(self.model.info.cards)).any() for steps in known):
+            raise UserError("steps that are fixed by the layout cannot be filled in; masked decoders need a plain one")
+        lengths = torch.tensor([len(steps) for steps in known])
+        positions = positions_of(self.layout, self.model.info, max(self.shapes))
+        return pad_sequence(known, batch_first=True, padding_value=-1).to(self.device), dict(
+            lengths=None if len(lengths.unique()) == 1 else lengths.to(self.device),
+            cond=self.sampling.conditions(self.cond),
+            positions=None if positions is None else positions.to(self.device), report=self.report,
+        )  # fmt: skip
+
+    def _grids(self, result: Result) -> list[Codes]:
+        """Each row of what such a loop gave."""
+        rows = zip(result.codes.cpu(), result.lengths.tolist(), self.shapes, strict=True)
+        return [self.layout.unpack(row[None, :length], shape)[0] for row, length, shape in rows]
+
+    def _begin(self, shape: Shape, prompt: Codes | None) -> Int[Tensor, "N S"]:
         """The first steps, as far as they are known altogether."""
-        count = known_steps(self.layout, shape, self.prompt)
+        count = known_steps(self.layout, shape, prompt)
         if not count:
             raise UserError("this decoder goes on with what it is given and cannot begin by itself; give a prompt")
-        return given_steps(self.layout, shape, self.prompt)[:count]
+        return given_steps(self.layout, shape, prompt)[:count]
+
+    def _without_context(self, tokens: Int[Tensor, "N S"], shape: Shape) -> Int[Tensor, "M S"]:
+        """The same steps of a row behind the prompt alone."""
+        came = tokens[len(self._begin(shape, self.prompt)) :]
+        return torch.cat((self._begin(shape, self.alone), came))
 
     def _continued(
         self,
@@ -282,8 +334,12 @@ class Task:
         places = None
         if positions[0] is not None:
             places = pad_sequence([found[0] for found in positions], batch_first=True).to(self.device)
-        copies, cond = len(sampling.law.streams), self.cond and self.cond.rows(torch.tensor(rows))
-        prompt = pad_sequence([tokens[row] for row in rows], batch_first=True).to(self.device)
+        cond = self.cond and self.cond.rows(torch.tensor(rows))
+        begins, conds = [tokens[row] for row in rows] * len(sampling.law.streams), sampling.conditions(cond)
+        if self.alone is not None:
+            begins[len(rows) :] = [self._without_context(tokens[row], self.shapes[row]) for row in rows]
+            conds = cond and Conditions.stack([cond, cond])
+        prompt = pad_sequence(begins, batch_first=True).to(self.device)
         model = self.model if sampling.against is None else SideBySide(self.model, sampling.against)
         fixed, noise = forced.to(self.device), sampling.noise([self.ids[row] for row in rows])
         longest = max((shapes[row] for row in rows), key=lambda shape: steps_of(layout, shape))
@@ -291,9 +347,9 @@ class Task:
             model, prompt = OneCode(model, layout), code_of(layout, prompt, longest)
             fixed = code_of(layout, fixed, longest)
             noise = noise.in_turn(info.codebooks, int(layout.begin))
-        begin = (model, prompt.repeat(copies, 1, 1), (whole - lengths).to(self.device), sampling.law)
+        begin = (model, prompt, (whole - lengths).to(self.device), sampling.law)
         options: dict[str, Any] = dict(
-            lengths=lengths.repeat(copies).to(self.device), cond=sampling.conditions(cond),
+            lengths=torch.tensor([len(part) for part in begins]).to(self.device), cond=conds,
             stop=[token for token in (layout.end_id, stop) if token is not None], forced=fixed, positions=places,
         )  # fmt: skip
         if sampling.search is not None:
@@ -302,14 +358,14 @@ class Task:
             return decode_wavefront(*begin, noise, window=sampling.wavefront, **options)
         proposer = sampling.proposer and sampling.proposer(cond, longest)
         rounds = stream(*begin, noise, proposer, sampling.rule, window=sampling.window, **options)
-        done = torch.zeros(len(rows))
+        done, wanted = torch.zeros(len(rows)), float((whole - lengths).max())
         while True:
             try:
                 outcome = next(rounds)
             except StopIteration as end:
                 return with_structure(end.value, forced, lengths) if sampling.one_code else end.value
             done += outcome.count.cpu()
-            self.report(float(done.max() / (whole - lengths).max()))
+            self.report(float(done.max()) / wanted)
             if watch is not None:
                 watch(outcome)
 
@@ -326,6 +382,12 @@ def with_structure(result: Result, forced: Int[Tensor, "R N S"], begin: Int[Tens
     free = (fixed < 0) & (result.codes >= 0)
     fixed = fixed.where(result.codes >= 0, -1)
     return replace(result, codes=torch.where(free, result.codes, fixed), logp=torch.where(free, result.logp, 0.0))
+
+
+def up_to_end(codes: Int[Tensor, "Q T"]) -> Int[Tensor, "Q end"]:
+    """Without the frames behind the last one that holds a code."""
+    there = (codes >= 0).any(0).nonzero()
+    return codes[:, : int(there.max()) + 1 if len(there) else 0]
 
 
 def given_steps(layout: Layout, shape: Shape, prompt: Codes | None) -> Int[Tensor, "N S"]:
@@ -357,19 +419,3 @@ def most_frames(layout: Layout, steps: int) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if steps_of(layout, (middle,)) <= steps else (low, middle - 1)
     return low
-
-
-def passes_of(model: TokenModel, passes: Sequence[int]) -> int | list[int]:
-    """For `decode_masked`: of all codebooks together, or of each in turn, for decoders that are told the level.
-
-    One number for such a decoder is that of the first codebook; each finer one, which matters less and is known better,
-    gets half as many.
-    """
-    books, decoder = model.info.codebooks, bare(model)
-    by_level = getattr(decoder, "levels", None) is not None or len(getattr(decoder, "windows", ())) > 0
-    passes = passes or (PASSES,)
-    if len(passes) == 1:
-        return [max(1, passes[0] >> book) for book in range(books)] if by_level and books > 1 else passes[0]
-    if len(passes) != books:
-        raise UserError(f"passes {list(passes)} for {books} codebooks; give one number for each, or one for all")
-    return list(passes)

@@ -96,11 +96,14 @@ class Maker:
     Args:
         decoder: The target.
         one_code: It is seen as `OneCode`, and so are models that draft for it.
+        name: What errors call it.
     """
 
-    def __init__(self, decoder: TokenModel, one_code: bool = False):
-        self.decoder, self.one_code = decoder, one_code
+    def __init__(self, decoder: TokenModel, one_code: bool = False, name: str = "the decoder"):
+        self.decoder, self.one_code, self.name = decoder, one_code, name
+        self.draft = cache(lambda name: draft_of(decoder, name, fewest_bits(decoder)))
         self.model = cache(self._model)
+        self.below = cache(lambda name: Maker(self.draft(name), one_code, f"the draft model {name}"))
         self.heads = cache(lambda name: heads_of(decoder, name, fewest_bits(decoder)))
         self.head = cache(AcceptanceHead.load)
 
@@ -118,7 +121,8 @@ class Maker:
         if kind.name == "phrases":
             return kind.made(proposers.Phrases, {"inner": self._only_part(kind, cond, shape, "phrases+draft:MODEL")})
         if kind.name == "staged":
-            inner = self._only_part(replace(kind, parts=kind.parts or ("ngram",)), cond, shape, "staged:MODEL+ngram")
+            below = self.below(self._model_name(kind))
+            inner = below._only_part(replace(kind, parts=kind.parts or ("ngram",)), cond, shape, "staged:MODEL+ngram")
             return self._with_model(kind, cond, {"proposer": inner})
         if kind.name in WITH_FALLBACK:
             return self._copying(kind, cond, shape)
@@ -144,13 +148,11 @@ class Maker:
         return CodeByCode(layout.sizes, absent=layout.absent, begin=layout.begin) if self.one_code else layout
 
     def _model(self, name: str) -> Any:
-        draft = draft_of(self.decoder, name, fewest_bits(self.decoder))
+        draft = self.draft(name)
         return OneCode(draft, draft.tokens.layout) if self.one_code else draft
 
     def _with_model(self, kind: Written, cond: Conditions | None, parts: dict[str, Any]) -> Proposer:
-        name, *values = kind.values or ("",)
-        if not name:
-            raise UserError(f"name the model that drafts, too: {kind.name}:MODEL")
+        name, values = self._model_name(kind), kind.values[1:]
         model, named = self.model(name), dict(kind.named)
         parts = parts | {"model": model, "cond": cond if model.info.conditioning else None}
         if kind.name == "specdec":
@@ -163,7 +165,12 @@ class Maker:
                 parts["head"] = self.head(named.pop("head"))
             except (ValueError, OSError) as error:
                 raise UserError(str(error)) from None
-        return replace(kind, values=tuple(values), named=named).made(WITH_MODEL[kind.name], parts)
+        return replace(kind, values=values, named=named).made(WITH_MODEL[kind.name], parts)
+
+    def _model_name(self, kind: Written) -> str:
+        if not (kind.values and kind.values[0]):
+            raise UserError(f"name the model that drafts, too: {kind.name}:MODEL")
+        return kind.values[0]
 
     def _exiting(self, kind: Written) -> Proposer:
         count, *values = kind.values or ("",)
@@ -172,7 +179,7 @@ class Maker:
         core = core_of(self.decoder)
         if core is not None and not 1 <= int(count) <= core.info.layers:
             raise UserError(
-                f"early-exit:{count}: the decoder has {core.info.layers} layers; give 1 .. {core.info.layers}"
+                f"early-exit:{count}: {self.name} has {core.info.layers} layers; give 1 .. {core.info.layers}"
             )
         return replace(kind, values=tuple(values)).made(proposers.EarlyExit, {"depths": range(int(count))})
 

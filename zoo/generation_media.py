@@ -148,7 +148,7 @@ def show(
     picture = picture_of(facts, codec, request.size) if codec.info.media == "image" else None
     if picture is not None:
         check_room(decoder, picture, codec.info.hop)
-        shapes, texts, durations = [picture.shape], [request.text or ""], [None]
+        shapes, texts, durations = [picture.shape], [" ".join((request.text or "").split())], [None]
     else:
         pieces = pieces_for(decoder, request, codec, prompt)
         before = 0 if prompt is None else prompt.shape[1]
@@ -187,7 +187,7 @@ def pieces_for(decoder: TokenModel, request: Request, codec: Codec, prompt: Int[
         )
     if longest <= before:
         raise UserError(f"{request.steps} steps make no whole frame more; ask for more steps")
-    room = Room(rate, most - before, layout.end and decoder.info.causal)
+    room = Room(rate, most - before, layout.end or facts.unrolled and layout.absent)
     one_pass = bare(decoder) if isinstance(bare(decoder), ParallelDecoder) else None
     if request.text is None:
         free = (request.steps is not None or one_pass is not None) and request.seconds is None

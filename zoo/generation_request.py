@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ from zoo.decoders.sampling.choosers import Chooser
 from zoo.decoders.sampling.processors import Processor
 from zoo.decoders.sampling.proposers import Proposer
 from zoo.decoders.sampling.rules import Rule
-from zoo.decoders.sampling.search import Named, with_phrases
+from zoo.decoders.sampling.search import Named, NGrams, with_phrases
 from zoo.decoders.sampling.search import find as find_search
-from zoo.generation_choice import Made, chooser_for, schedule_for
+from zoo.decoders.two_stage import TwoStageDecoder
+from zoo.decoders.zipper import Zipper
+from zoo.generation_choice import Made, change_for, chooser_for, passes_for, schedule_for
 from zoo.generation_codes import Sampling
 from zoo.generation_drafts import amateur_for, drafter, processors_for, read_text, rule_for, sees_one_code
 from zoo.pipeline import refuse
@@ -38,6 +41,7 @@ from zoo.token_facts import TokenFacts
 
 PHRASES = "beam:8"  # the search for phrases, if nobody names one
 TEMPERATURE = {"text": 0.8, "audio": 1.0, "image": 1.0}
+CONTEXT = 0.5  # weight of a context, if nobody says
 SELF = "self"
 AHEAD = 3  # steps that a masked decoder drafts for itself
 
@@ -55,6 +59,7 @@ class Request:
     size: tuple[int, int] | None
     count: int
     speed: float | None
+    context: str | None = None
 
     def conditions(
         self,
@@ -74,7 +79,7 @@ class Request:
         if self.label is not None:
             parts["labels"] = torch.full((rows,), self.label, device=place)
         if any(texts):
-            parts["text"] = text_ids(texts).to(place)
+            parts["text"] = told(decoder, texts).to(place)
             known = [each for each in durations if each is not None]
             if known:
                 parts["durations"] = pad_sequence(known, batch_first=True).to(place)
@@ -95,6 +100,7 @@ def request_for(
     size: tuple[int, int] | None,
     count: int,
     speed: float | None,
+    context: str | Path | None = None,
 ) -> Request:
     """What a decoder of that medium is asked for.
 
@@ -110,7 +116,7 @@ def request_for(
         takes = f"takes {', '.join(kinds)}, and no text" if kinds else "takes no text"
         raise UserError(f"this decoder {takes}; leave it out, or to go on with a text, give it as the prompt")
     if text is not None:
-        check_bytes(decoder)
+        check_texts(decoder)
     if reference is not None and "reference" not in kinds:
         raise UserError("this decoder does not learn from a reference; leave it out, or go on with it as the prompt")
     if isinstance(bare(decoder), ParallelDecoder):
@@ -123,10 +129,10 @@ def request_for(
         refuse("decoders of text", reference=reference, seconds=seconds, size=size, speed=speed)
         prompt = None if prompt is None else read_text(prompt)
     elif medium == "image":
-        refuse("pictures", reference=reference, seconds=seconds, steps=steps, speed=speed)
+        refuse("pictures", reference=reference, seconds=seconds, steps=steps, speed=speed, context=context)
     else:
-        refuse("sound", size=size)
-        if not decoder.info.causal:
+        refuse("sound", size=size, context=context)
+        if not first_stage_of(decoder).info.causal:
             refuse("decoders that fill in", steps=steps)
         if text is None or seconds is not None:
             refuse("sound without text, or of a given length", speed=speed)
@@ -137,7 +143,8 @@ def request_for(
     if medium == "audio" and text is not None and number is None and reference is None and facts.labels:
         number = 0 if "labels" in kinds else None
     words = None if text is None else read_text(text)
-    return Request(prompt, reference, words, number, steps, seconds, size, count, speed)
+    before = None if context is None else read_text(context)
+    return Request(prompt, reference, words, number, steps, seconds, size, count, speed, before)
 
 
 def check_whole(**options: Any) -> None:
@@ -147,15 +154,34 @@ def check_whole(**options: Any) -> None:
             raise UserError(f"{name} is {value}; give a whole number")
 
 
-def check_bytes(decoder: TokenModel) -> None:
-    """Raise if the text that a decoder is conditioned on is not of bytes, the only ones that can be made of it here."""
+def check_texts(decoder: TokenModel) -> None:
+    """Raise if the text that a decoder is conditioned on is of another vocabulary than that which came with it."""
+    vocabulary = decoder.tokens.text_vocabulary
     sizes = [module.config.text for module in decoder.modules() if isinstance(module, ConditionEncoder)]
-    size = next(filter(None, sizes), BYTES)
-    if size != BYTES:
+    ids = BYTES if vocabulary is None else vocabulary.size
+    size = next(filter(None, sizes), ids)
+    if size == ids:
+        return
+    if vocabulary is not None:
+        raise UserError(f"this decoder's text is of a vocabulary of {size}, and its tokenizer has {ids}; restore it")
+    raise UserError(
+        f"this decoder's text is of a vocabulary of {size} that nobody gave; text comes as its {BYTES} bytes here:"
+        " give the decoder its tokenizer, `TokenFacts(..., text_vocabulary=TextVocabulary.read(FILE))`"
+    )
+
+
+def told(decoder: TokenModel, texts: Sequence[str]) -> Int[Tensor, "R M"]:
+    """Ids of texts as a decoder is told them.
+
+    Raises:
+        UserError: A text is longer than what reads it can.
+    """
+    ids = text_ids(texts, decoder.tokens.text_vocabulary)
+    if isinstance(decoder, Zipper) and ids.shape[1] > (context := decoder.reader.info.context):
         raise UserError(
-            f"this decoder's text is of a vocabulary of {size} that nobody gave; text comes as its {BYTES} bytes here:"
-            " make the ids with its own tokenizer, `zoo.decoders.conditioning.text_ids`, and sample from the decoder"
+            f"the text has {ids.shape[1]} tokens, and the tower that reads it was made for {context}; shorten it"
         )
+    return ids
 
 
 def label_number(facts: TokenFacts, kinds: Sequence[str], label: str | int) -> int:
@@ -195,13 +221,18 @@ def sampling_for(
     zipar: int | None = None,
     wavefront: int | None = None,
     seed: int = 0,
+    context: str | Path | None = None,
+    context_weight: float | None = None,
 ) -> Sampling:
-    """How codes of that medium are drawn.
+    """How codes of that medium are drawn; of a decoder of two stages, those of the first.
 
     Raises:
         UserError: Settings out of range, names that do not exist, or what this decoder has no use for.
     """
-    ahead = 0
+    if isinstance(decoder, TwoStageDecoder):
+        refuse("decoders whose second stage takes one pass for each codebook", passes=passes, schedule=schedule,
+               chooser=chooser)  # fmt: skip
+    decoder, ahead, change = first_stage_of(decoder), 0, None
     check_whole(window=window, zipar=zipar, wavefront=wavefront, seed=seed)
     if not 0 < guidance < float("inf"):
         raise UserError(
@@ -212,7 +243,7 @@ def sampling_for(
     if not decoder.info.causal:
         refuse(
             "decoders that do not go step by step", search=search, phrases=phrases or None,
-            processor=processors or None, against=against, zipar=zipar, wavefront=wavefront,
+            processor=processors or None, against=against, zipar=zipar, wavefront=wavefront, context=context,
         )  # fmt: skip
     if decoder.info.causal:
         refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
@@ -223,6 +254,9 @@ def sampling_for(
             "decoders of one pass", proposer=proposer, rule=rule, window=window, passes=passes, schedule=schedule,
             chooser=chooser, guidance=None if guidance == 1 else guidance,
         )  # fmt: skip
+    elif decoder.tokens.unrolled:
+        refuse("unrolled decoders", proposer=proposer, rule=rule, window=window, schedule=schedule)
+        change, chooser = change_for(chooser), None
     elif proposer == SELF:
         refuse("what a decoder drafts for itself", rule=rule)
         proposer, window, ahead = None, None, window or AHEAD
@@ -251,12 +285,22 @@ def sampling_for(
         )  # fmt: skip
         if wavefront < 1:
             raise UserError(f"a wavefront of {wavefront} steps: ask for 1 or more")
+    if context is None:
+        refuse("a prompt alone; name a context", context_weight=context_weight)
+    elif guidance != 1 or against is not None:
+        raise UserError("a context changes the law by streams, as guidance and another decoder do; take one of them")
+    weight = CONTEXT if context_weight is None else context_weight
+    if not 0 < weight < float("inf"):
+        raise UserError(
+            f"the context's weight is {weight}; give a number above 0, or put the context in front of the prompt, where"
+            " it is read and no more"
+        )
     if guidance != 1 and not decoder.info.conditioning:
         raise UserError("guidance leads towards a condition, and this decoder takes none; leave it out")
     try:
         searched = search_for(decoder, search, phrases)
         usual = TEMPERATURE[medium] if searched is None or searched.draws else 1.0
-        if isinstance(bare(decoder), ParallelDecoder):  # places know nothing of what their neighbours draw
+        if isinstance(bare(decoder), ParallelDecoder) or change is not None:  # places don't know what others draw
             usual = 0.0
         heat = usual if temperature is None else temperature
         amateur = None if against is None else amateur_for(decoder, against)
@@ -265,7 +309,7 @@ def sampling_for(
         law = Law(
             temperature=heat, top_k=top_k, top_p=top_p, min_p=min_p, typical=typical,
             processors=processors_for(decoder, processors or ()),
-            streams=streams_of(guidance) if amateur is None else amateur.streams,
+            streams=streams_of(guidance if context is None else 1 + weight) if amateur is None else amateur.streams,
             plausible=None if amateur is None else amateur.plausible,
         )  # fmt: skip
         alone = searched is None and wavefront is None and zipar is None
@@ -274,9 +318,20 @@ def sampling_for(
     except ValueError as error:
         raise UserError(str(error)) from None
     return Sampling(
-        law, seed, drafts, judge, window or 5, counts, schedule_for(medium, schedule), ahead,
-        chooser_for(decoder, medium, chooser), searched, amateur and amateur.model, zipar, wavefront, one_code,
+        law, seed, drafts, judge, window or 5, passes_for(decoder, counts),
+        schedule_for(decoder, medium, schedule), ahead, chooser_for(decoder, medium, chooser), searched,
+        amateur and amateur.model, zipar, wavefront, one_code,
+        change,
     )  # fmt: skip
+
+
+def first_stage_of(decoder: TokenModel) -> TokenModel:
+    """What goes step by step of a decoder of two stages, as a decoder of its own tokens; any other as it is."""
+    if not isinstance(decoder, TwoStageDecoder):
+        return decoder
+    facts: Any = decoder.tokens
+    decoder.coarse.tokens = replace(facts, layout=decoder.steps)
+    return decoder.coarse
 
 
 def search_for(decoder: TokenModel, search: str | Named | None, phrases: Sequence[str]) -> Named | None:
@@ -286,7 +341,8 @@ def search_for(decoder: TokenModel, search: str | Named | None, phrases: Sequenc
         UserError: Phrases for a decoder that does not write.
         ValueError: No such search, or one that takes no phrases.
     """
-    found = find_search(search) if isinstance(search, str) else search
+    counted = None if decoder.tokens.vocabulary is None else partial(ngrams_of, decoder)
+    found = find_search(search, counted) if isinstance(search, str) else search
     if not phrases:
         return found
     if decoder.tokens.vocabulary is None:
@@ -294,3 +350,14 @@ def search_for(decoder: TokenModel, search: str | Named | None, phrases: Sequenc
     encode = decoder.tokens.vocabulary.encode
     front = len(encode(""))  # tokens that published models have in front of each text, and a phrase has not
     return with_phrases(found or find_search(PHRASES), [encode(each)[front:] for each in phrases])
+
+
+def ngrams_of(decoder: TokenModel, file: str) -> NGrams:
+    """How often each token of a decoder of text follows others in that file.
+
+    Raises:
+        UserError: There is no such file, or it is no text.
+    """
+    if not os.path.isfile(file):
+        raise UserError(f"{printable(file)}: is no file; n-grams are counted in one of text like what is wanted")
+    return NGrams([decoder.tokens.vocabulary.encode(read_text(file))], decoder.info.vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from zoo.codecs.base import Tokens
-from zoo.decoders.sampling import Exactness, Result
+from zoo.decoders.sampling import Exactness, Result, Trace
 
 LEAST_EXACT_LAST = (Exactness.IDENTICAL, Exactness.DISTRIBUTION, Exactness.APPROXIMATE)
 
@@ -56,17 +57,22 @@ class Generated:
         `accepted_length`: how many of these steps had been drafted, None without drafts.
         """
         traces = [result.trace for result in self.results]
-        rounds = max(1, sum(int((trace.emitted > 0).sum()) for trace in traces))  # one pass may find nothing to say
         # Of masked decoding, candidates are drafts and all that stand come out; behind a draft, one step more does.
-        drafts = any(int(trace.drafted.sum()) and not trace.accepted.equal(trace.emitted) for trace in traces)
-        accepted = sum(int(trace.accepted.sum()) for trace in traces)
+        by_steps = [trace for trace in traces if not (trace.drafted.any() and trace.accepted.equal(trace.emitted))]
+        drafts = any(trace.drafted.any() for trace in by_steps)
+        accepted = sum(int(trace.accepted.sum()) for trace in by_steps)
         return {
             "medium": self.medium,
             "tokens": self.drawn,
             "seconds": self.seconds,
             "tokens_per_second": self.drawn / self.seconds,
             "passes": sum(int(trace.target_forwards.sum()) for trace in traces),
-            "steps_per_pass": sum(int(trace.emitted.sum()) for trace in traces) / rounds,
-            "accepted_length": accepted / rounds if drafts else None,
+            "steps_per_pass": sum(int(trace.emitted.sum()) for trace in traces) / rounds_of(traces),
+            "accepted_length": accepted / rounds_of(by_steps) if drafts else None,
             "exactness": str(self.exactness),
         }
+
+
+def rounds_of(traces: Sequence[Trace]) -> int:
+    """Passes that rows took part in; 1 at least, as a decoder of one pass may find nothing to say."""
+    return max(1, sum(int((trace.emitted > 0).sum()) for trace in traces))

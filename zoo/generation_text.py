@@ -33,14 +33,15 @@ def write_on(
         UserError: There is nothing to go on with, or no room for it.
     """
     vocabulary, layout, prompt = decoder.tokens.vocabulary, decoder.tokens.layout, str(request.prompt or "")
-    given = vocabulary.encode(prompt)
-    if not given and decoder.info.causal and not layout.begin:
+    given, alone = vocabulary.encode((request.context or "") + prompt), vocabulary.encode(prompt)
+    if not alone and decoder.info.causal and not layout.begin:
         raise UserError("this decoder goes on with a text; give the beginning of one: --prompt")
     most = most_frames(layout, decoder.info.context)
     room = most - len(given)
     if room < (request.steps or 1):
+        whole = "prompt" if request.context is None else "prompt with its context"
         raise UserError(
-            f"the prompt has {len(given)} tokens and the decoder room for {most} in all; shorten the prompt or the"
+            f"the {whole} has {len(given)} tokens and the decoder room for {most} in all; shorten the {whole} or the"
             " steps"
         )
     shape = (len(given) + (request.steps or min(STEPS, room)),)
@@ -51,8 +52,10 @@ def write_on(
     drawn = draw_codes(
         decoder, layout, [shape] * request.count, range(request.count), cond, sampling,
         torch.tensor(given, dtype=torch.int64)[None], vocabulary.end, progress, printer,
+        None if request.context is None else torch.tensor(alone, dtype=torch.int64)[None],
     )  # fmt: skip
-    came = [codes[0, len(given) :].tolist() for codes in drawn.codes]
+    came = [codes[0, len(given) :] for codes in drawn.codes]
+    came = [tokens[tokens >= 0].tolist() for tokens in came]  # unrolled decoders may leave places out
     for processor in sampling.law.processors:
         if isinstance(processor, Grammar) and not all(map(processor.complete, came)):
             steps = shape[0] - len(given)

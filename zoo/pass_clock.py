@@ -31,9 +31,9 @@ def pass_clock(target: TokenModel) -> Generator[PassClock, None, None]:
     """Time all passes of token models and heads that run inside, on a CPU.
 
     Passes within passes belong to the outer one. What the target says of the codes of a step, given those before,
-    counts as its passes do (`TokenModel.depth`).
+    counts as its passes do (`TokenModel.depth`), and so do passes of its stages.
     """
-    clock, level, depth = PassClock(), 0, target.depth
+    clock, level, depth, own = PassClock(), 0, target.depth, set(target.modules())
     forward, ahead = TokenModel.forward, MultiTokenHeads.forward
 
     def timed(part: str, run: Callable[[], Any]) -> Any:
@@ -48,7 +48,7 @@ def pass_clock(target: TokenModel) -> Generator[PassClock, None, None]:
 
     @wraps(forward)
     def passed(model: TokenModel, *args: Any, **options: Any) -> Any:
-        part = "target" if target in (model, getattr(model, "model", None)) else "drafts"
+        part = "target" if own & {model, getattr(model, "model", None)} else "drafts"
         return timed(part, lambda: forward(model, *args, **options))
 
     @wraps(ahead)

@@ -34,6 +34,7 @@ ARCHITECTURES = {
     "variable": "zoo.codecs.image.variable:VariableCodec",
     "autoregressive": "zoo.decoders.autoregressive:AutoregressiveDecoder",
     "conditioned": "zoo.decoders.conditioned:ConditionedAutoregressive",
+    "encoder-decoder": "zoo.decoders.encoder_decoder:EncoderDecoder",
     "zipper": "zoo.decoders.zipper:Zipper",
     "ctc": "zoo.decoders.ctc:CTCDecoder",
     "directed-acyclic": "zoo.decoders.directed_acyclic:DirectedAcyclicDecoder",
@@ -43,6 +44,7 @@ ARCHITECTURES = {
     "conditioned-depth": "zoo.decoders.conditioned:ConditionedDepth",
     "next-scale": "zoo.decoders.next_scale:NextScaleDecoder",
     "conditioned-next-scale": "zoo.decoders.conditioned:ConditionedNextScale",
+    "two-stage": "zoo.decoders.two_stage:TwoStageDecoder",
     "heads": "zoo.decoders.heads:MultiTokenHeads",
 }
 

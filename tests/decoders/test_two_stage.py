@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zoo.decoders.conditioning import ConditionConfig, Conditions
+from zoo.decoders.conditioning import BYTES, ConditionConfig, Conditions, text_ids
 from zoo.decoders.sampling import Law, Noise, guidance
 from zoo.decoders.transformer import TransformerConfig
-from zoo.decoders.two_stage import TwoStageConfig, TwoStageDecoder
+from zoo.decoders.two_stage import STAGES, TwoStageConfig, TwoStageDecoder
 
 SIZES = (6, 5, 4)
 COARSE, FINE = TransformerConfig(16, 1, heads=2), TransformerConfig(16, 1, heads=2, causal=False)
@@ -44,12 +44,12 @@ def test_each_stage_is_drawn_from_its_own_model(group):
     for row in range(3):
         own = Conditions(COND.labels[row : row + 1])
         length = int(lengths[row])
-        steps = model.layout.pack(prompt[row : row + 1, :1, :known])[:, : 1 + known // group]
-        while steps.shape[1] < 1 + -(-(known + 6) // group) and not (steps == model.layout.end_id).any():
+        steps = model.steps.pack(prompt[row : row + 1, :1, :known])[:, : 1 + known // group]
+        while steps.shape[1] < 1 + -(-(known + 6) // group) and not (steps == model.steps.end_id).any():
             logits = model.coarse(steps, state=model.coarse.init_state(1, 0, own)).logits
             steps = torch.cat((steps, logits[:, -1:].argmax(-1)), 1)
-        assert length == model.layout.lengths(steps, (known + 6,)).item()
-        first = model.layout.unpack(steps, (known + 6,))[0, 0, :length]
+        assert length == model.steps.lengths(steps, (known + 6,)).item()
+        first = model.steps.unpack(steps, (known + 6,))[0, 0, :length]
         tokens = torch.tensor(SIZES).expand(length, 3).clone()
         tokens[:, 0], tokens[:known] = first, prompt[row, :, :known].T
         for level in (1, 2):
@@ -57,6 +57,55 @@ def test_each_stage_is_drawn_from_its_own_model(group):
             tokens[known:, level] = logits[known:, level].argmax(-1)
         assert torch.equal(codes[row, :, :length], tokens.T)
         assert (codes[row, :, length:] == -1).all()
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_a_pass_over_whole_sequences_gives_the_law_of_each_code_as_it_is_drawn(group):
+    """The most probable codes are those that greedy drawing finds, from where its prompt ends to its own end."""
+    model = two_stages(group)
+    prompt = codes_of(3, 2)
+    codes, lengths = model.generate(3, 10, GREEDY, cond=COND, prompt=prompt)
+    tokens = model.layout.pack(codes.clamp(min=0), lengths)
+    assert model.info.cards == model.layout.cards == (7, 5, 4)
+    likely = model(tokens, state=model.init_state(3, 0, COND)).logits.argmax(-1)
+    drawn = (tokens < torch.tensor(model.info.cards)) & (torch.arange(tokens.shape[1]) >= 2)[:, None]
+    drawn &= (tokens != model.layout.end_id) | (lengths < 12)[:, None, None]  # who has no room left did not say so
+    assert torch.equal(likely[drawn], tokens[drawn]) and (lengths < 12).any()
+
+
+def test_in_training_each_stage_says_what_it_says_of_whole_sequences():
+    model, codes, lengths = two_stages(), codes_of(3, 7), torch.tensor([7, 4, 5])
+    asked = model.ask(codes, torch.Generator().manual_seed(0), lengths, COND)
+    lengths = model.whole(lengths)
+    assert lengths.tolist() == [6, 4, 4]
+    tokens = model.layout.pack(codes, lengths)
+    logits = model(tokens, state=model.init_state(3, 0, COND)).logits
+    first = asked["coarse"].logits.flatten(1, 2)[:, : logits.shape[1]]
+    torch.testing.assert_close(first, logits[:, :, 0])
+    targets = asked["coarse"].targets.flatten(1)[:, : logits.shape[1]]
+    assert torch.equal(targets, tokens[..., 0].where(tokens[..., 0] < 7, -1))
+    fine = asked["fine"]
+    row, place, book = (fine.targets >= 0).nonzero().unbind(1)
+    alone = row[place == 0]  # rows without a prompt are read as whole sequences are
+    for each in alone.tolist():
+        (level,) = book[row == each].unique().tolist()
+        there = logits[each, : lengths[each], level, : max(SIZES)]
+        torch.testing.assert_close(fine.logits[each, : lengths[each], level], there)
+    assert torch.equal(fine.targets[row, place, book], codes.mT[row, place, book]) and len(alone)
+
+
+def test_both_stages_are_told_the_same_durations_in_their_own_steps():
+    torch.manual_seed(0)
+    reads = ConditionConfig(16, text=BYTES, way="prefix", timed=True, encoder=FINE)
+    model = TwoStageDecoder(TwoStageConfig(SIZES, COARSE, FINE, group=2, context=20, condition=reads)).eval()
+    said = Conditions(text=text_ids(["abc", "d"]))
+    coarse, fine = model.conditions(said)
+    assert torch.equal(fine.durations, model.durations(said)) and torch.equal(coarse.durations, fine.durations / 2)
+    told = Conditions(text=said.text, durations=torch.tensor([[4.0, 2.0, 2.0], [6.0, 0.0, 0.0]]))
+    coarse, fine = model.conditions(told)
+    assert torch.equal(fine.durations, told.durations) and coarse.durations[1, 0] == 3
+    assert model.info.conditioning == ("text", "durations") and model.duration_loss(told) > 0
+    assert model.coarse.encoder.timing is model.fine.encoder.timing
 
 
 def test_what_is_drawn_depends_on_seed_and_row_alone():
@@ -69,7 +118,7 @@ def test_what_is_drawn_depends_on_seed_and_row_alone():
 def test_a_row_that_ends_at_once_has_no_codes():
     model = two_stages()
     with torch.no_grad():
-        model.coarse.decoder.heads.product.weight[model.layout.end_id] *= 100
+        model.coarse.decoder.heads.product.weight[model.steps.end_id] *= 100
     runs = [model.generate(3, 6, noise=Noise(seed), cond=COND) for seed in range(4)]
     assert any(0 in lengths for _, lengths in runs) and any(lengths.max() > 0 for _, lengths in runs)
     for codes, lengths in runs:
@@ -80,8 +129,8 @@ def test_a_row_that_ends_at_once_has_no_codes():
 
 def test_gradients_of_both_losses_reach_every_weight():
     model = two_stages().train()
-    losses = model.losses(codes_of(3, 7), torch.Generator().manual_seed(0), torch.tensor([7, 4, 5]), COND)
-    sum(losses.values()).backward()
+    asked = model.ask(codes_of(3, 7), torch.Generator().manual_seed(0), torch.tensor([7, 4, 5]), COND)
+    sum(each.loss for each in asked.values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().max() > 0, name
 
@@ -91,8 +140,9 @@ def test_what_lies_behind_the_length_of_a_row_does_not_count():
     codes, lengths = codes_of(2, 6), torch.tensor([6, 3])  # the second is cut to a whole group of two
     other = codes.clone()
     other[1, :, 2:] = 0
-    for kind, loss in model.losses(codes, torch.Generator().manual_seed(0), lengths).items():
-        torch.testing.assert_close(loss, model.losses(other, torch.Generator().manual_seed(0), lengths)[kind])
+    first, second = (model.ask(each, torch.Generator().manual_seed(0), lengths) for each in (codes, other))
+    for stage in STAGES:
+        torch.testing.assert_close(first[stage].loss, second[stage].loss)
 
 
 def test_requests_that_do_not_fit_are_refused():
@@ -103,6 +153,12 @@ def test_requests_that_do_not_fit_are_refused():
         model.generate(1, 4, prompt=codes_of(2, 4))
     with pytest.raises(ValueError, match="second stage"):
         TwoStageConfig((6,), COARSE, FINE)
+    with pytest.raises(ValueError, match="the first stage is causal, the second is not"):
+        TwoStageConfig((6, 5), COARSE, COARSE)
+    with pytest.raises(ValueError, match="takes whole sequences; take 0"):
+        model.init_state(1, 4)
+    with pytest.raises(ValueError, match="leave the block mask out"):
+        model(torch.zeros(1, 2, 3, dtype=torch.int64), block_mask=torch.ones(1, 2, 2, dtype=torch.bool))
 
 
 def test_both_stages_learn_what_their_class_says_and_how_long():
@@ -114,9 +170,9 @@ def test_both_stages_learn_what_their_class_says_and_how_long():
     generator = torch.Generator().manual_seed(0)
     for step in range(120):
         cond = Conditions(labels).dropped(0.1, Noise(0), step)
-        losses = model.losses(codes, generator, lengths, cond)
+        asked = model.ask(codes, generator, lengths, cond)
         optimizer.zero_grad()
-        sum(losses.values()).backward()
+        sum(each.loss for each in asked.values()).backward()
         optimizer.step()
     found, found_lengths = model.eval().generate(3, 8, Law(0, streams=guidance(1.5)), cond=Conditions(labels))
     assert torch.equal(found_lengths, lengths)

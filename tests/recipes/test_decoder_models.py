@@ -45,7 +45,8 @@ def test_a_trained_decoder_is_loaded_as_it_was_trained(kind, conditioned, tmp_pa
     recipe.trainer.save_checkpoint(tmp_path / "last.ckpt")
     convert(tmp_path / "last.ckpt", tmp_path / "model")
     found, trained = zoo.load(tmp_path / "model"), recipe.average.module
-    assert type(found) is made and found.config == trained.config and found.tokens == TokenFacts(layout)
+    assert type(found) is made and found.config == trained.config
+    assert found.tokens == TokenFacts(layout, masking=getattr(recipe, "masking", None))
     assert zoo.registry.architecture_of(found) == name
 
     given = Repeats().make(0)

@@ -25,6 +25,7 @@ from zoo.decoders.layouts import Delay, Flat, Layout, NextScale, Parallel, Raste
 from zoo.decoders.masked import MaskedConfig
 from zoo.decoders.next_scale import NextScaleConfig, NextScaleDecoder
 from zoo.decoders.transformer import TransformerConfig
+from zoo.decoders.two_stage import TwoStageConfig, TwoStageDecoder
 from zoo.token_facts import TokenFacts, positions_of
 from zoo.vocabulary import Vocabulary
 
@@ -56,15 +57,15 @@ def answering(model: TokenModel, facts: TokenFacts, seed: int = 0) -> Any:
     return model.eval()
 
 
-def core(width: int = 16, **options: Any) -> TransformerConfig:
-    return TransformerConfig(width, 2, heads=2, **options)
+def core(width: int = 16, layers: int = 2, **options: Any) -> TransformerConfig:
+    return TransformerConfig(width, layers, heads=2, **options)
 
 
-def text_decoder(context: int = 64, seed: int = 0, **options: Any) -> Any:
+def text_decoder(context: int = 64, seed: int = 0, layers: int = 2, **options: Any) -> Any:
     """Of bytes."""
     vocabulary = Vocabulary()
     layout = Parallel((vocabulary.card,), **options)
-    config = AutoregressiveConfig(layout.cards, core(), context, specials=layout.specials, head_bias=True)
+    config = AutoregressiveConfig(layout.cards, core(layers=layers), context, specials=layout.specials, head_bias=True)
     return answering(AutoregressiveDecoder(config), TokenFacts(layout, vocabulary), seed)
 
 
@@ -99,6 +100,14 @@ def masked_speech_decoder(weights: str = "", context: int = 64, levels: bool = T
     """Says text level by level."""
     options = dict(levels=levels)
     return _masked(Parallel(SOUND_SIZES), VOICE_KINDS | kinds, context, options, weights=weights, **VOICE_FACTS)
+
+
+def two_stage_decoder(weights: str = "", group: int = 1, context: int = 64, **kinds: Any) -> Any:
+    """Says text, the first codebook by groups of frames, and ends itself."""
+    reads = _conditions(VOICE_KINDS | kinds)
+    config = TwoStageConfig(SOUND_SIZES, core(), core(causal=False), group, context, reads)
+    model = TwoStageDecoder(config)
+    return answering(model, TokenFacts(model.layout, weights=weights, **VOICE_FACTS))
 
 
 def one_pass_decoder(weights: str = "", context: int = 64, **kinds: Any) -> Any:

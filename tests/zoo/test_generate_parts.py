@@ -26,9 +26,10 @@ from zoo.codecs.errors import UserError
 from zoo.decoders.acceptance import AcceptanceHead
 from zoo.decoders.autoregressive import AutoregressiveConfig
 from zoo.decoders.conditioned import ConditionedAutoregressive, ConditionedConfig
-from zoo.decoders.conditioning import ConditionConfig
-from zoo.decoders.layouts import Raster
+from zoo.decoders.conditioning import ConditionConfig, Conditions
+from zoo.decoders.layouts import Parallel, Raster
 from zoo.decoders.sampling import Law, Noise, decode, proposers, rules
+from zoo.decoders.sampling.law import draw
 from zoo.decoders.sampling.processors import Mirostat
 from zoo.generation_drafts import GRAMMARS, PROCESSORS, PROPOSERS, drafter, processors_for, rule_for
 from zoo.generation_text import decoded
@@ -47,9 +48,10 @@ def raster_decoder(weights: str):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    found = {name: folder / name for name in ("pictures", "write", "draft", "rows")}
+    found = {name: folder / name for name in ("pictures", "write", "draft", "brief", "rows")}
     cells = save_picture_codec(found["pictures"])
     decoders = {"write": text_decoder(), "draft": text_decoder(seed=1), "rows": raster_decoder(cells)}
+    decoders["brief"] = text_decoder(layers=1)
     for name, decoder in decoders.items():
         checkpoint.save(decoder, found[name])
     head = AcceptanceHead(16, 1, inner=4)
@@ -115,6 +117,15 @@ def test_words_become_settings(made):
     assert bent[0] == Mirostat(4.0, 0.2) and bent[2].length == 2 and bent[3].kind == "json" and bent[4].window == 9
 
 
+def test_a_draft_model_is_drafted_for_by_its_own_parts(made):
+    """It has more layers than the target."""
+    target, asked = zoo.load(made.brief), dict(prompt="abcabcab", steps=24, seed=3)
+    found = zoo.generate(target, proposer=f"staged:{made.write}+early-exit:2", window=4, **asked)
+    assert found.text == zoo.generate(target, **asked).text
+    made_of = drafter(target, f"staged:{made.write}+early-exit:2")(None)
+    assert made_of.proposer.depths == (0, 1) and made_of.model.info.layers == 2
+
+
 def test_each_row_gets_a_proposer_of_its_own_and_models_are_read_once(made):
     make = drafter(zoo.load(made.write), f"bandit+draft:{made.draft}+opt-tree:{made.draft}")
     first, second = make(None), make(None)
@@ -136,6 +147,49 @@ def test_the_law_bends_as_it_is_told(made):
     assert drafted.text == against.text and drafted.facts()["passes"] < 30
     least = zoo.generate(made.write, search="contrastive:4", **asked)
     assert least.text[0] != plain and least.facts()["passes"] >= 30
+
+
+def test_a_context_counts_by_what_it_changes(made, run, tmp_path):
+    """Shi et al. (arXiv 2305.14739): the logits behind context and prompt, less a share of those behind the prompt."""
+    model, vocabulary, text, prompt = zoo.load(made.write), Vocabulary(), "abc zz ", "ab"
+    long, brief = (torch.tensor(vocabulary.encode(part))[None, :, None] for part in (text + prompt, prompt))
+    begin = long.shape[1]
+    for step in range(begin, begin + 12):
+        logits = 4 * model(long).logits[:, -1:] - 3 * model(brief).logits[:, -1:]
+        gumbel = Noise(2, rows=(0,)).gumbel(torch.tensor([[step]]), *logits.shape[2:])
+        token = draw(Law(temperature=0.8)(logits), gumbel)
+        long, brief = torch.cat((long, token), 1), torch.cat((brief, token), 1)
+    expected = prompt + decoded(vocabulary, long[0, begin:, 0].tolist())
+    file = tmp_path / "context.txt"
+    file.write_text(text)
+    words = ("--prompt", prompt, "--steps", 12, "--seed", 2, "--context-weight", 3, "--context")
+    for given in (text, file):
+        assert run("generate", made.write, *words, given)[:2] == (0, expected + "\n")
+    asked = dict(prompt=prompt, steps=12, seed=2, context=text)
+    for proposer in ("ngram", "jacobi", "early-exit:1", f"draft:{made.draft}", f"opt-tree:{made.draft}"):
+        drafted = zoo.generate(made.write, proposer=proposer, window=4, context_weight=3, count=2, **asked)
+        assert drafted.text[0] == expected and drafted.exactness == "identical", proposer
+    less = zoo.generate(made.write, **asked).text
+    assert less == zoo.generate(made.write, context_weight=0.5, **asked).text != (expected,)
+    greedy = zoo.generate(made.write, temperature=0, **asked)
+    assert zoo.generate(made.write, search="beam:1,patience=1", **asked).text == greedy.text
+
+
+def test_the_prompt_alone_is_read_under_the_same_condition():
+    vocabulary = Vocabulary()
+    inner = AutoregressiveConfig((vocabulary.card,), core(), 64, head_bias=True)
+    model = ConditionedAutoregressive(ConditionedConfig(ConditionConfig(16, classes=2, way="prefix"), inner))
+    answering(model, TokenFacts(Parallel((vocabulary.card,)), vocabulary))
+    with torch.no_grad():
+        model.decoder.heads.product.bias[256] -= 100.0  # it goes on
+    found = zoo.generate(model, prompt="ab", context="xy", label=1, steps=8, temperature=0, context_weight=2.0, count=2)
+    codes = found.results[0].codes[0, :, 0]
+    behind = []
+    for text in ("xyab", "ab"):
+        tokens = torch.tensor([*text.encode(), *codes.tolist()])[None, :, None]
+        state = model.init_state(1, 0, Conditions(labels=torch.tensor([1])))
+        behind.append(model(tokens, state=state).logits[0, len(text) - 1 : -1, 0])
+    assert torch.equal((3.0 * behind[0] - 2.0 * behind[1]).argmax(-1), codes)
 
 
 def test_the_law_is_truncated_as_it_is_told(made, run):
@@ -265,6 +319,10 @@ REFUSED = {
     "parts of none": (["--proposer", "ngram+jacobi"], "the proposer ngram is not made of others; leave +jacobi out"),
     "no layers": (["--proposer", "early-exit"], "say behind how many layers to exit: early-exit:2"),
     "more than all layers": (["--proposer", "early-exit:99"], "early-exit:99: the decoder has 2 layers; give 1 .. 2"),
+    "more layers than a draft has": (
+        ["--proposer", "staged:{brief}+early-exit:2"],
+        "early-exit:2: the draft model {brief} has 1 layers; give 1 .. 1",
+    ),
     "less than a layer": (["--proposer", "early-exit:0"], "early-exit:0: the decoder has 2 layers; give 1 .. 2"),
     "no heads": (["--proposer", "heads"], "name the heads that draft, too: heads:NAME"),
     "a tree for chains": (["--proposer", "opt-tree:{draft}", "--rule", "rejection"], "OptTree drafts trees, which the"),
@@ -278,6 +336,10 @@ REFUSED = {
     "against nobody": (["--against", "none"], "no model 'none'"),
     "against in a wrong way": (["--against", "{draft},wight=2"], "no setting 'wight'; did you mean 'weight'?"),
     "against too much": (["--against", "{draft},weight=-2"], "weight -2.0, plausible 0.1; expected more than 0"),
+    "a weight of no context": (["--context-weight", "1"], "context_weight means nothing for a prompt alone; name a c"),
+    "a context of no weight": (["--context", "a", "--context-weight", "0"], "context's weight is 0.0; give a number"),
+    "a context and another": (["--context", "a", "--against", "{draft}"], "and another decoder do; take one of them"),
+    "a long context": (["--context", "a" * 60], "the prompt with its context has 64 tokens and the decoder room for"),
     "rows of text": (["--zipar", "2"], "this one's layout is Parallel, of text: leave zipar out"),
     "rows and drafts": (["--zipar", "2", "--proposer", "ngram"], "proposer means nothing for rows side by side"),
     "a search and drafts": (["--search", "contrastive:4", "--proposer", "ngram"], "means nothing for a search"),
@@ -299,6 +361,7 @@ def test_pictures_refuse_what_is_for_text_and_processors_side_by_side(made, tmp_
         (dict(processors=["regex:a"]), "a regex grammar is for decoders of text"),
         (dict(proposer=f"input-copy:{made.source}"), "a text to copy from is for decoders of text"),
         (dict(processors=["no-repeat:3"], zipar=2), r"has processors \(NoRepeat\), which look at all that stands"),
+        (dict(context="a"), "context means nothing for pictures"),
         (dict(zipar=2, prompt=picture, size=(24, 16)), "rows side by side are of whole pictures; leave the prompt out"),
         (dict(against=str(made.draft)), "is of another layout"),
     ):

@@ -82,6 +82,22 @@ def test_settings_of_a_search_stand_behind_its_number(run, writer):
         assert (code, out) == (0, "ab" + decoded(model.tokens.vocabulary, found.codes[0, :, 0].tolist()) + "\n"), word
 
 
+def test_superposed_drafts_lean_towards_the_n_grams_of_a_file(run, writer, tmp_path):
+    file = tmp_path / "like.txt"
+    file.write_text("xyzxyzxyz")
+    model, prompt = zoo.load(writer), torch.tensor(list(b"ab"))[None, :, None]
+    ngrams, texts = search.NGrams([b"xyzxyzxyz"], model.info.vocabulary), []
+    for trust in (0.0, 0.4, 1.0):
+        found = search.superposed_decoding(model, prompt, 8, 3, ngrams, Law(temperature=0.5), trust=trust, stop=256)
+        word = f"superposed:3,ngrams={file},trust={trust}"
+        code, out, _ = run("generate", writer, "--prompt", "ab", "--steps", 8, "--temperature", 0.5, "--search", word)
+        texts.append("ab" + decoded(model.tokens.vocabulary, found.codes[0, : found.lengths[0], 0].tolist()))
+        assert (code, out) == (0, texts[-1] + "\n")
+    assert texts[2] == "abxyzxyzxy" != texts[0] == zoo.generate(
+        model, prompt="ab", steps=8, temperature=0.5, search="superposed:3"
+    ).text[0]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", [*(f"{name}:3" for name in search.NAMES if name != "superposed"), "superposed:2"])
 def test_every_search_ends_with_the_text(name):
     model = text_decoder()
@@ -111,6 +127,9 @@ REFUSED = {
     ),
     "no number": (["--search", "beam"], "give a number, as in beam:8"),
     "no candidates": (["--search", "mbr:0"], "give a number, as in mbr:8"),
+    "no n-grams": (["--search", "superposed:3,trust=.5"], "no n-grams to trust in; name a file of text, as in superp"),
+    "no such n-grams": (["--search", "superposed:3,ngrams=none.txt"], "none.txt: is no file; n-grams are counted in"),
+    "trust out of range": (["--search", "superposed:3,ngrams={file},trust=2"], "a trust of 2.0 and 3 drafts; expected"),
     "drafts": (["--search", "beam:2", "--proposer", "ngram"], "proposer means nothing for a search"),
     "phrases of samples": (["--search", "mbr:2", "--phrase", "a"], "phrases are for beam search"),
     "no room for phrases": (["--steps", "3", "--phrase", "long"], "and there is room for 3 steps"),
@@ -122,6 +141,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_searched_is_one_line(what, writer, capsys):
     arguments, message = REFUSED[what]
+    arguments = [argument.format(file=__file__) for argument in arguments]
     assert message in one_line(capsys, "generate", writer, "--prompt", "ab", *arguments)
 
 

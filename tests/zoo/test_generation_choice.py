@@ -1,5 +1,6 @@
 """`zoo generate` reaches every way of filling in by its name, and says what is wrong with other names."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from command_line import one_line
 from safetensors.torch import save_file
 from small_generators import (
+    SOUND_SIZES,
     answering,
     core,
     masked_picture_decoder,
+    masked_speech_decoder,
     picture_decoder,
     save_picture_codec,
     scales_decoder,
@@ -20,13 +23,14 @@ import zoo
 from zoo import checkpoint
 from zoo.codecs.errors import UserError
 from zoo.decoders.layouts import Parallel
-from zoo.decoders.masked import MaskedConfig, MaskedDecoder
+from zoo.decoders.masked import MaskedConfig, MaskedDecoder, Masking
 from zoo.decoders.sampling import choosers
 from zoo.decoders.sampling.schedules import SCHEDULES
 from zoo.filter_files import read_filter, write_filter
 from zoo.filter_training import train_filter
 from zoo.generation_choice import CHOOSERS, chooser_for, schedule_for
-from zoo.token_facts import TokenFacts
+from zoo.generation_request import sampling_for
+from zoo.token_facts import TokenFacts, facts_from_json
 from zoo.vocabulary import Vocabulary
 
 
@@ -113,7 +117,33 @@ def test_a_judge_that_has_a_begin_step_is_told_so(made):
 def test_schedules_are_chosen_by_name(made):
     emitted = {name: paint(made, schedule=name).results[0].trace.emitted[:, 0].tolist() for name in (None, *SCHEDULES)}
     assert emitted[None] == emitted["cosine"] != emitted["linear"] != emitted["arccos"]
-    assert schedule_for("text", None) == "linear"
+    assert schedule_for(made.fill, "text", None) == "linear"
+
+
+def test_a_decoder_is_filled_in_as_it_learned_whatever_its_shape_makes_one_think():
+    def learned(levels, **masking):
+        model = masked_speech_decoder(levels=levels)
+        model.tokens = replace(model.tokens, masking=Masking(SOUND_SIZES, **masking) if masking else None)
+        return sampling_for(model, "audio")
+
+    assert learned(False).passes == 16 and learned(True).passes == [16, 8, 4]  # nobody noted how, so its shape tells
+    assert learned(True, by_level=False).passes == 16 and learned(False, by_level=True).passes == [16, 8, 4]
+    assert learned(False, by_level=True, schedule="all").passes == [1, 1, 1]
+    assert learned(True, schedule="linear").schedule == "linear"
+    assert learned(True, by_level=True, schedule="all").schedule == "cosine"
+    assert learned(True, span=3).chooser(None) == choosers.Spans(3, order=choosers.Confidence(0.0))
+
+
+def test_how_a_decoder_learned_lies_beside_its_weights(tmp_path):
+    model = masked_speech_decoder()
+    model.tokens = replace(model.tokens, masking=Masking(SOUND_SIZES, by_level=True, levels=(2.0, 1.0, 1.0), span=3))
+    checkpoint.save(model, tmp_path)
+    assert zoo.load(tmp_path).tokens == model.tokens
+    values = model.tokens.to_json()
+    with pytest.raises(UserError, match="tokens.json: masking: unknown field 'spann'; did you mean 'span'"):
+        facts_from_json(values | {"masking": {"spann": 3}}, "tokens.json")
+    del values["masking"]  # as in files of before
+    assert facts_from_json(values, "tokens.json").masking is None
 
 
 def test_what_a_decoder_drafts_for_itself_changes_nothing_but_the_passes(made):
