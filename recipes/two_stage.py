@@ -92,9 +92,9 @@ class TwoStageRecipe(TokenRecipe):
 
     def sample(self, decoder: TwoStageDecoder, batch: Mapping[str, Any], cond: Conditions | None) -> dict[str, Tensor]:
         """How the decoder goes on with the beginning of the item."""
-        target = batch["codes"][:1, :, : int(batch["lengths"][0])]
-        given = min(round(self.preview.prompt * target.shape[2]), target.shape[2] - 1)
-        frames = min(self.preview.steps * decoder.config.group, target.shape[2] - given)
+        target, group = batch["codes"][:1, :, : int(batch["lengths"][0])], decoder.config.group
+        given = min(round(self.preview.prompt * target.shape[2]), target.shape[2] - 1) // group * group
+        frames = min(self.preview.steps * group, target.shape[2] - given)
         law, noise = Law(temperature=self.preview.temperature), Noise(self.seed)
         codes, _ = decoder.generate(1, frames, law, noise, cond, target[..., :given])
         return {"target": target[0], "sample": codes[0], "given": torch.tensor(given)}

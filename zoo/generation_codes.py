@@ -265,7 +265,7 @@ class Task:
         grid = torch.full((len(coarse), int(lengths.max()), len(self.layout.sizes)), -1)
         grid[..., 0] = pad_sequence(coarse, batch_first=True, padding_value=-1)
         if self.prompt is not None:
-            grid[:, : self.prompt.shape[1]] = self.prompt.mT
+            grid[:, : self.prompt.shape[1], 1:] = self.prompt[1:].mT
         streams = self.sampling.law.streams if self.sampling.against is None else (1.0,)
         law, noise = Law(temperature=0, streams=streams), self.sampling.noise(self.ids)
         result = model.refine(grid.to(self.device), lengths.to(self.device), law, noise, self.cond)

@@ -248,7 +248,10 @@ def sampling_for(
     if decoder.info.causal:
         refuse("decoders that go step by step", passes=passes, schedule=schedule, chooser=chooser)
     elif isinstance(bare(decoder), NextScaleDecoder):
-        refuse("decoders of scales", proposer=proposer, rule=rule, window=window, schedule=schedule, chooser=chooser)
+        refuse(
+            "decoders of scales", proposer=proposer, rule=rule, window=window, passes=passes, schedule=schedule,
+            chooser=chooser,
+        )  # fmt: skip
     elif isinstance(bare(decoder), ParallelDecoder):
         refuse(
             "decoders of one pass", proposer=proposer, rule=rule, window=window, passes=passes, schedule=schedule,

@@ -88,12 +88,13 @@ def promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Propo
         raise ValueError(f"{name} drafts trees, which the rule {type(rule).__name__} does not take")
     if draft.parent is not None and ctx.model.info.depth and len(cards) > 1:
         raise ValueError(f"{name} drafts trees, but the codes of a step depend on each other here; draft chains")
-    if ctx.model.checked and not torch.equal(draft.count, draft.count.clamp(0, draft.slots)):
-        raise ValueError(f"{name} drafted {draft.count.tolist()} nodes into {draft.slots} slots")
+    count = torch.where(ctx.room > 0, draft.count, 0)
+    if ctx.model.checked and not torch.equal(count, count.clamp(0, draft.slots)):
+        raise ValueError(f"{name} drafted {count.tolist()} nodes into {draft.slots} slots")
     if draft.parent is None:  # the step behind the draft comes for nothing
-        draft = replace(draft, count=torch.minimum(draft.count, (ctx.room - 1).clamp(min=0)))
-    else:
-        draft = replace(draft, count=torch.where(ctx.room > 0, draft.count, 0))
+        count = torch.minimum(count, (ctx.room - 1).clamp(min=0))
+    draft = replace(draft, count=count)
+    if draft.parent is not None:
         _check_parents(draft, name, ctx.model.checked)
     if draft.logq is not None and not draft.tokens.is_floating_point():
         draft = _without_gaps(draft, ctx, name)

@@ -68,7 +68,7 @@ class Noise:
 
     def _places(self, steps: Tensor, codebooks: int) -> Tensor:
         """int64 `[R, S, Q]`: one well-mixed word for each place."""
-        ids = self.rows or tuple(range(len(steps)))
+        ids = range(len(steps)) if self.rows is None else self.rows
         if len(ids) != len(steps):
             raise ValueError(f"noise for {len(ids)} rows, asked for {len(steps)}; give `Noise` one id for each row")
         rows = _multiples(_ROW, ids, steps.device)
@@ -114,8 +114,9 @@ class SlidingGumbel:
             return noise.gumbel(steps, codebooks, vocabulary)
         wanted, again, kept = steps.shape[1], noise == self._noise, 0
         if again:
-            behind = steps[:, :1] - self._first
-            least, most = torch.stack(behind.aminmax()).tolist()
+            moved = steps[:, :1] - self._first
+            least, most = torch.stack(moved.aminmax()).tolist()
+            behind = most if least == most else moved
             kept = self._made.shape[1] - most if least >= 0 else 0
         if kept < wanted:
             ahead = torch.arange(max(kept, 0), 2 * wanted if again else wanted, device=steps.device)
@@ -126,10 +127,10 @@ class SlidingGumbel:
             return made[:, :wanted]
         return self._of(behind, wanted)
 
-    def _of(self, behind: Int[Tensor, "R 1"], count: int) -> Float[Tensor, "R S Q V"]:
+    def _of(self, behind: int | Int[Tensor, "R 1"], count: int) -> Float[Tensor, "R S Q V"]:
         """So many steps, of each row from there on."""
-        if len(behind) == 1:  # without a copy
-            return self._made[:, int(behind) : int(behind) + count]
+        if isinstance(behind, int):  # without a copy
+            return self._made[:, behind : behind + count]
         row = torch.arange(len(behind), device=behind.device)[:, None]
         return self._made[row, behind + torch.arange(count, device=behind.device)]
 
@@ -138,7 +139,8 @@ class SlidingGumbel:
 def _multiples(word: int, times: Sequence[int], device: torch.device) -> Int[Tensor, "N"]:
     """The word that many times, made once: a round of decoding asks for noise several times."""
     with torch.inference_mode(False):  # what is made in that mode is refused elsewhere
-        return torch.tensor([_signed(word * number & _WORD) for number in times], device=device)
+        multiples = [_signed(word * number & _WORD) for number in times]
+        return torch.tensor(multiples, dtype=torch.int64, device=device)
 
 
 def _signed(word: int) -> int:

@@ -19,6 +19,7 @@ from zoo.decoders.autoregressive import AutoregressiveConfig
 from zoo.decoders.conditioned import ConditionedAutoregressive, ConditionedConfig
 from zoo.decoders.conditioning import Conditions, text_ids
 from zoo.decoders.sampling import Law, Noise, guidance
+from zoo.generation_codes import Sampling, draw_codes
 from zoo.token_facts import TokenFacts
 
 TEXT = "Good day."
@@ -118,6 +119,15 @@ def test_a_prompt_stands_in_front_in_all_codebooks(made, tmp_path):
         (codes,) = codes_of(zoo.generate(getattr(made, name), steps=7, **asked))
         assert torch.equal(codes[:, : given.shape[1]], given)
         assert given.shape[1] <= codes.shape[1] <= given.shape[1] + 7 and codes.min() >= 0
+
+
+def test_what_a_prompt_leaves_open_of_the_first_codebook_the_first_stage_draws(made):
+    model, prompt = zoo.load(made.say), torch.zeros(len(SOUND_SIZES), 4, dtype=torch.int64)
+    prompt[0, :2] = -1
+    drawn = draw_codes(model, model.layout, [(6,)], [0], None, Sampling(Law()), prompt)
+    (codes,), first = drawn.codes, drawn.results[0].codes[0, :, 0]
+    assert torch.equal(codes[0], first[: codes.shape[1]]) and codes.shape[1] >= 4
+    assert torch.equal(codes[1:, :4], prompt[1:])
 
 
 def test_a_row_that_ends_at_once_is_silent_for_a_moment(made):

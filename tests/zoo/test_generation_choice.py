@@ -206,7 +206,7 @@ def test_others_than_decoders_that_fill_in_choose_no_places(made, tmp_path):
         with pytest.raises(UserError, match="means nothing for decoders that go step by step"):
             zoo.generate(made.write, prompt="ab", **settings)
     digest = save_picture_codec(tmp_path, "var-vqvae", "plain")
-    for settings in ({"chooser": "entropy"}, {"schedule": "linear"}, {"proposer": "self"}):
+    for settings in ({"chooser": "entropy"}, {"schedule": "linear"}, {"proposer": "self"}, {"passes": 3}):
         with pytest.raises(UserError, match="means nothing for decoders of scales"):
             zoo.generate(scales_decoder(digest), label="star", codec=tmp_path, **settings)
 

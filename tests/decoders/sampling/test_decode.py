@@ -320,6 +320,27 @@ def test_a_context_can_be_filled_to_its_last_step():
         decode(model, prompt, 8, lengths=lengths)
 
 
+class Careless(Proposer):
+    """Drafts two steps, and for rows without room any number of them."""
+
+    def __init__(self, beyond: int):
+        self.beyond = beyond
+
+    def propose(self, ctx, n):
+        tokens = torch.zeros(ctx.rows, min(n, 2), 2).long()
+        return Draft(tokens, torch.where(ctx.room > 0, tokens.shape[1], self.beyond))
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_what_is_drafted_for_rows_without_room_is_ignored(model, prompt, checked, monkeypatch):
+    monkeypatch.setattr(model, "checked", checked)
+    law, steps = Law(processors=(RepetitionPenalty(1.3),)), torch.tensor([2, STEPS, 4])
+    plain = decode(model, prompt, steps, law, NOISE)
+    for beyond in (-1, 9):
+        found = decode(model, prompt, steps, law, NOISE, Careless(beyond))
+        assert torch.equal(found.codes, plain.codes) and (found.trace.drafted >= 0).all()
+
+
 class Bad(Proposer):
     def __init__(self, draft: Draft):
         self.draft = draft

@@ -131,6 +131,9 @@ def test_streams_are_named_in_order():
 def test_ids_are_asked_of_every_row():
     with pytest.raises(ValueError, match="noise for 2 rows, asked for 3"):
         Noise(0, rows=(1, 2)).uniform(grid(3, 1), 1)
+    with pytest.raises(ValueError, match="noise for 0 rows, asked for 3"):
+        Noise(0, rows=()).uniform(grid(3, 1), 1)
+    assert Noise(0).uniform(grid(0, 1), 1).shape == Noise(0, rows=()).uniform(grid(0, 1), 1).shape == (0, 1, 1)
 
 
 def test_codebooks_in_turn_have_the_noise_of_their_own_steps():
