@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -59,4 +60,4 @@ def _pick(gumbel: Float[Tensor, "R K Q V"], book: int, logp: Float[Tensor, "R K 
 def noise_of(noise: Noise, paths: Paths) -> Noise:
     """One row of noise for each path; that of the first is its row's."""
     rows = range(paths.rows) if noise.rows is None else noise.rows
-    return Noise(noise.seed, tuple(row + k * SAMPLE for row in rows for k in range(paths.count)), noise.stream)
+    return replace(noise, rows=tuple(row + k * SAMPLE for row in rows for k in range(paths.count)))
