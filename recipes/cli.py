@@ -39,7 +39,8 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
         resume: Go on from the run's `last.ckpt`.
 
     Raises:
-        UserError: No such recipe, an option it doesn't have, a run in the way or none to resume.
+        UserError: No such recipe, an option it doesn't have, values that no model or data can be made of, a run in the
+            way, or none to resume or one of another model.
     """
     path = find_recipe(recipe)
     overrides = list(overrides or [])
@@ -54,6 +55,8 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
         raise UserError(
             f"recipe {path.stem} can't be built from {path} and the options {overrides}; see above"
         ) from None
+    except ValueError as error:  # what a model or data says of its settings
+        raise UserError(f"recipe {path.stem} can't be built from {path} and {overrides}: {error}") from error
     last = cli.folder / "last.ckpt"
     if resume and not last.exists():
         raise UserError(f"{cli.folder} holds no last.ckpt to resume; train without --resume to start")
@@ -62,7 +65,15 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
     with warnings.catch_warnings():
         for message in MISLEADING:
             warnings.filterwarnings("ignore", message)
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if resume else None, weights_only=True)
+        try:
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=last if resume else None, weights_only=True)
+        except RuntimeError as error:
+            if not (resume and "loading state_dict" in str(error)):
+                raise
+            raise UserError(
+                f"{last} is of another model than recipe {path.stem} makes with {overrides}; resume with the recipe and"
+                " the options that the run began with"
+            ) from error
     if cli.trainer.global_step % cli.config.run.save_every:
         cli.trainer.save_checkpoint(last, weights_only=False)
     return cli.folder
@@ -123,6 +134,10 @@ class RecipeCLI(LightningCLI):
         parser.add_argument("--run.log_every", type=int, default=50, help="steps between two lines of train.log")
         parser.link_arguments("model.steps", "trainer.max_steps")
         parser.link_arguments("seed_everything", "model.seed")
+
+    def before_instantiate_classes(self) -> None:
+        if (steps := self.config.model.steps) < 1:
+            raise UserError(f"{steps} steps train nothing; give 1 or more: --model.steps=1000")
 
     @property
     def folder(self) -> Path:

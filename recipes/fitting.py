@@ -64,5 +64,6 @@ def check_lengths(decoder: TokenModel, layout: Layout, data: Any) -> None:
         if (steps := layout.steps(shape) - unread) > context:
             raise UserError(
                 f"the data has items of {' x '.join(map(str, shape))} cells, which are {steps} steps to read, and the "
-                f"decoder's context is {context}; leave them out, --data.longest=CELLS, or give it a longer context"
+                f"decoder's context is {context}; give it a longer context, or data of shorter items (token sets: "
+                "--data.longest=CELLS)"
             )

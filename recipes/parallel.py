@@ -20,6 +20,7 @@ from zoo.decoders.parallel import ParallelDecoder, mean_nats
 from zoo.decoders.sampling import Law, Noise
 from zoo.decoders.unrolled_denoising import decode_unrolled, ruined, unrolled_loss
 from zoo.recipes.decoder import OPTIMIZATION, Objective, TokenRecipe
+from zoo.recipes.fitting import check_lengths
 from zoo.recipes.masked import TRAINING, VALIDATION, check_cells, steps_inside
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Preview
@@ -128,8 +129,13 @@ class UnrolledRecipe(TokenRecipe):
         self.passes = passes
 
     def setup(self, stage: str) -> None:
-        """See `TokenRecipe.setup`; how to draw from such a decoder is a fact, too."""
+        """See `TokenRecipe.setup`; how to draw from such a decoder is a fact, too.
+
+        Raises:
+            UserError: Data that the decoder can't take.
+        """
         super().setup(stage)
+        check_lengths(self.decoder, self.layout, getattr(self.trainer, "datamodule", None))
         self.facts = replace(self.facts, unrolled=True)
 
     def objective(self, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Objective:

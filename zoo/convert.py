@@ -14,6 +14,7 @@ from zoo.checkpoints.keymaps import DIFFUSERS, JANUS, KeyMap, VQGANNames, encode
 from zoo.codecs.audio.seanet import SEANetCodec, SEANetConfig
 from zoo.codecs.base import Codec
 from zoo.codecs.errors import UserError
+from zoo.codecs.files import printable
 from zoo.codecs.image.vqgan import VQGAN, VQGANConfig
 from zoo.configs import from_json, read_json
 from zoo.convert_published import filled, read_published, read_tensors
@@ -93,9 +94,11 @@ def convert(source: str | Path, target: str | Path, dtype: torch.dtype = torch.f
         dtype: See `zoo.checkpoint.save`.
 
     Raises:
-        UserError: The source is none of these, or damaged.
+        UserError: The source is none of these, or damaged, or where the directory is to be there is a file.
     """
     source = Path(source)
+    if file := next((place for place in (Path(target), *Path(target).parents) if place.is_file()), None):
+        raise UserError(f"{printable(file)}: is a file; name a directory to write")
     if source.is_dir():
         codec, facts = read_foreign(source), {}
     elif (codec := read_published(read_tensors(source), source)) is not None:

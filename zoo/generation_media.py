@@ -41,6 +41,8 @@ def codec_for(facts: TokenFacts, name: str | Path | None, device: str | torch.de
     remedy = "give the directory of the codec that made its tokens: --codec"
     if name is None:
         name = facts.codec
+        if not name:
+            raise UserError(f"the decoder's tokens are not known to be of any codec; {remedy}")
         if name not in registry.list_models():
             raise UserError(f"the decoder makes tokens of {name!r}, which does not ship with this program; {remedy}")
     codec = registry.load_codec(name, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -127,7 +128,7 @@ def request_for(
         )
     if medium == "text":
         refuse("decoders of text", reference=reference, seconds=seconds, size=size, speed=speed)
-        prompt = None if prompt is None else read_text(prompt)
+        prompt = None if prompt is None else words_of("prompt", prompt)
     elif medium == "image":
         refuse("pictures", reference=reference, seconds=seconds, steps=steps, speed=speed, context=context)
     else:
@@ -142,9 +143,22 @@ def request_for(
     number = None if label is None else label_number(facts, kinds, label)
     if medium == "audio" and text is not None and number is None and reference is None and facts.labels:
         number = 0 if "labels" in kinds else None
-    words = None if text is None else read_text(text)
-    before = None if context is None else read_text(context)
+    words = None if text is None else words_of("text", text)
+    before = None if context is None else words_of("context", context)
+    if before == "":
+        raise UserError("the context is empty; give what the text is to rest on, or leave it out")
     return Request(prompt, reference, words, number, steps, seconds, size, count, speed, before)
+
+
+def words_of(what: str, text: str | Path) -> str:
+    """See `read_text`.
+
+    Raises:
+        UserError: What can only be a file's name, and there is no such file.
+    """
+    if not os.path.isfile(text) and (isinstance(text, Path) or re.fullmatch(r"\S+\.txt", text)):
+        raise UserError(f"{printable(text)}: is no file; name one that holds the {what}, or give the {what} itself")
+    return read_text(text)
 
 
 def check_whole(**options: Any) -> None:
@@ -289,7 +303,7 @@ def sampling_for(
         if wavefront < 1:
             raise UserError(f"a wavefront of {wavefront} steps: ask for 1 or more")
     if context is None:
-        refuse("a prompt alone; name a context", context_weight=context_weight)
+        refuse("a prompt without a context", context_weight=context_weight)
     elif guidance != 1 or against is not None:
         raise UserError("a context changes the law by streams, as guidance and another decoder do; take one of them")
     weight = CONTEXT if context_weight is None else context_weight
@@ -359,8 +373,10 @@ def ngrams_of(decoder: TokenModel, file: str) -> NGrams:
     """How often each token of a decoder of text follows others in that file.
 
     Raises:
-        UserError: There is no such file, or it is no text.
+        UserError: There is no such file, or no text in it.
     """
     if not os.path.isfile(file):
         raise UserError(f"{printable(file)}: is no file; n-grams are counted in one of text like what is wanted")
-    return NGrams([decoder.tokens.vocabulary.encode(read_text(file))], decoder.info.vocabulary)
+    if not (words := read_text(file)):
+        raise UserError(f"{printable(file)}: is empty; n-grams are counted in text like what is wanted")
+    return NGrams([decoder.tokens.vocabulary.encode(words)], decoder.info.vocabulary)

@@ -75,7 +75,7 @@ def pieces_of(text: str, room: Room, pace: float | None, seconds: float | None) 
         seconds: Of all pieces and pauses together, at most, in place of the pace's.
 
     Raises:
-        UserError: An empty text, one that cannot be cut, or of which nobody knows how long it takes.
+        UserError: An empty text, one that can't be cut or drawn out so far, or of which nobody knows how long it takes.
     """
     text = " ".join(text.split())
     if not text:
@@ -85,6 +85,13 @@ def pieces_of(text: str, room: Room, pace: float | None, seconds: float | None) 
     if pace is None:
         return [Piece(text, room.frames(None))]
     fitting = math.floor(room.most / pace / (SPREAD if room.ends and seconds is None else 1))
+    longest = max(len(clause.encode()) for part in SENTENCE_END.split(text) for clause in CLAUSE_END.split(part))
+    if seconds is not None and longest > fitting:
+        slowest = room.most * len(text.encode()) / longest / room.rate
+        raise UserError(
+            f"a text of {len(text.encode())} bytes in {seconds:g} s is slower than this decoder can go on without a"
+            f" stop: ask for {math.floor(slowest * 10) / 10:g} s or less, or cut it by more full stops or commas"
+        )
     pieces = cut(text, fitting)
     if not room.ends or seconds is not None:
         counts = within([max(1, round(len(piece.encode()) * pace)) for piece in pieces], room, seconds)

@@ -146,7 +146,7 @@ class _Flight:
         if shape is None or not shape.inject or not shape.prelude:
             raise ValueError(
                 f"{type(model).__name__} does not loop on what a prelude injects; give an AutoregressiveDecoder with "
-                "inject and prelude, or take `decode`"
+                "inject and prelude, or decode without a wavefront"
             )
         self.core, self.transformer, self.loops = core, core.transformer, shape.loops
         end = shape.depth - shape.coda

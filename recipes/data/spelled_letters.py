@@ -29,6 +29,9 @@ class SpelledLetters(ResumableDataModule):
         valid_batches: Of validation.
         seed: Of the words.
         epoch_batches: Batches of an epoch.
+
+    Raises:
+        ValueError: Words without letters, or batches without words.
     """
 
     codebook_sizes = (2 * len(LETTERS),)
@@ -37,6 +40,8 @@ class SpelledLetters(ResumableDataModule):
         self, letters: int = 4, batch_size: int = 8, valid_batches: int = 2, seed: int = 0, epoch_batches: int = 50
     ) -> None:
         super().__init__(epoch_batches, 0)
+        if min(letters, batch_size) < 1:
+            raise ValueError(f"words of {letters} letters, {batch_size} in a batch; give 1 or more of both")
         self.letters, self.batch_size, self.valid_batches, self.seed = letters, batch_size, valid_batches, seed
 
     def make(self, number: int, valid: bool = False) -> dict[str, Any]:
@@ -47,10 +52,15 @@ class SpelledLetters(ResumableDataModule):
         ]
         sounds = self.sounds()
         spoken = [torch.cat([sounds[k] for k in word], 1) for word in words]
-        widest = torch.zeros(self.letters * max(sound.shape[1] for sound in sounds), len(spoken[0]))
+        widest = torch.zeros(*self.largest[0], len(spoken[0]))
         codes = pad_sequence([*(said.mT for said in spoken), widest.long()], batch_first=True, padding_value=-1)[:-1].mT
         lengths = torch.tensor([said.shape[1] for said in spoken])
         return {"codes": codes, "lengths": lengths, "text": ["".join(LETTERS[k] for k in word) for word in words]}
+
+    @property
+    def largest(self) -> tuple[tuple[int, ...], ...]:
+        """The grid of the longest word; see `zoo.recipes.fitting.check_lengths`."""
+        return ((self.letters * max(sound.shape[1] for sound in self.sounds()),),)
 
     def sounds(self) -> Sequence[Int[Tensor, "codebook time"]]:
         """Codes of each letter."""

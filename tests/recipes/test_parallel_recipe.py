@@ -132,6 +132,12 @@ def test_an_unrolled_decoder_learns_codes_and_where_they_end(tmp_path):
     assert torch.equal(shown["sample"], batch["codes"][0])
 
 
+def test_words_beyond_the_context_are_refused_before_training(tmp_path):
+    recipe = UnrolledRecipe(unrolled(), BLANKED, 1)
+    with pytest.raises(UserError, match="items of 20 cells, .* steps to read, and the decoder's context is 16"):
+        fit(tmp_path, recipe, SpelledLetters(letters=5))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -1,6 +1,7 @@
 """The bundled recipes, run as `zoo train` runs them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -107,6 +108,21 @@ def test_an_unknown_option_is_the_users_error(tmp_path, capsys):
         train(SMOKE, [f"--run.folder={tmp_path}", "--model.no_such=1"])
 
 
+@pytest.mark.parametrize(
+    ("recipe", "option", "message"),
+    [
+        ("unrolled.spelling-smoke", "--model.steps=0", "0 steps train nothing; give 1 or more: --model.steps=1000"),
+        ("unrolled.spelling-smoke", "--model.steps=-3", "-3 steps train nothing"),
+        ("unrolled.spelling-smoke", "--data.init_args.letters=0", "words of 0 letters, 8 in a batch; give 1 or more"),
+        ("unrolled.spelling-smoke", "--data.init_args.batch_size=0", "words of 3 letters, 0 in a batch"),
+        ("zipper.singing-smoke", "--model.decoder.init_args.config.joints=0", "0 joints between towers of .2, 2"),
+    ],
+)
+def test_values_that_no_model_or_data_can_be_made_of_are_the_users_error(tmp_path, recipe, option, message):
+    with pytest.raises(UserError, match=message):
+        train(recipe, [f"--run.folder={tmp_path}", option])
+
+
 def test_a_missing_corpus_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         train("spectral.speech-16khz", [f"--run.folder={tmp_path}", f"--data.init_args.train_dir={tmp_path}/nowhere"])
@@ -118,6 +134,12 @@ def small_decoder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     train("autoregressive.text-smoke", [f"--run.folder={folder}", "--model.steps=1", "--trainer.val_check_interval=1"])
     return folder / "last.ckpt"
+
+
+def test_a_run_of_another_model_is_not_resumed(small_decoder, tmp_path):
+    shutil.copy(small_decoder, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="last.ckpt is of another model than recipe autoregressive"):
+        train("autoregressive.text-looped-smoke", [f"--run.folder={tmp_path}"], resume=True)
 
 
 @pytest.mark.parametrize("name", list_recipes())

@@ -59,6 +59,14 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(encodec, tmp_pa
         convert(folder, tmp_path / "ours")
 
 
+def test_a_file_where_the_directory_is_to_be_stays_as_it_is(encodec, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    for target in (tmp_path / "notes", tmp_path / "notes" / "ours"):
+        with pytest.raises(UserError, match="notes: is a file; name a directory to write"):
+            convert(encodec[1], target)
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 def test_a_file_that_is_no_training_checkpoint_is_refused(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"text")
     with pytest.raises(UserError, match="last.ckpt: not a checkpoint"):

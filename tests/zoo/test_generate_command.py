@@ -116,6 +116,13 @@ REFUSED = {
     "unknown seconds": (["generate", "{fill}", "-o", "a.wav"], "say how long: --seconds"),
     "too few steps": (["generate", "{say}", "--steps", "2", "-o", "a.wav"], "2 steps make no whole frame more; ask"),
     "one long word": (["generate", "{fill}", "--text", "a" * 33, "-o", "a.wav"], "says at most 32 in one go"),
+    "a word drawn out": (
+        ["generate", *"{say} --text abc --seconds 99 -o a.wav".split()], "ask for 0.6 s or less, or cut it by more",
+    ),
+    "a text that is nowhere": (
+        ["generate", "{say}", "--text", "book.txt", "-o", "a.wav"], "book.txt: is no file; name one that holds the te",
+    ),
+    "a prompt that is nowhere": (["generate", "{write}", "--prompt", "no/such.txt"], "no/such.txt: is no file; name o"),
     "unknown proposer": (["generate", "{write}", "--prompt", "a", "--proposer", "ngrm"], "no proposer 'ngrm'; did you"),
     "unknown rule": (
         ["generate", "{write}", "--prompt", "a", "--proposer", "ngram", "--rule", "x"], "no rule 'x'; there is",

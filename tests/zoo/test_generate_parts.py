@@ -248,7 +248,7 @@ def test_pictures_are_guessed_from_the_cell_before_and_stay_the_same(made, guess
 
 def test_a_row_of_codes_has_nothing_above(made, capsys):
     begun = ("generate", made.write, "--prompt", "ab", "--steps", "4", "--proposer")
-    assert "has this axis, not (6,)" in one_line(capsys, *begun, "jacobi:above")
+    assert "has this axis, not (6,); take random or last" in one_line(capsys, *begun, "jacobi:above")
     asked = dict(prompt="ab", steps=20, temperature=0.5)
     found = zoo.generate(made.write, proposer="jacobi:left", **asked)
     assert found.text == zoo.generate(made.write, **asked).text
@@ -336,8 +336,10 @@ REFUSED = {
     "against nobody": (["--against", "none"], "no model 'none'"),
     "against in a wrong way": (["--against", "{draft},wight=2"], "no setting 'wight'; did you mean 'weight'?"),
     "against too much": (["--against", "{draft},weight=-2"], "weight -2.0, plausible 0.1; expected more than 0"),
-    "a weight of no context": (["--context-weight", "1"], "context_weight means nothing for a prompt alone; name a c"),
+    "a weight of no context": (["--context-weight", "1"], "means nothing for a prompt without a context; leave"),
     "a context of no weight": (["--context", "a", "--context-weight", "0"], "context's weight is 0.0; give a number"),
+    "a context of nothing": (["--context", ""], "the context is empty; give what the text is to rest on, or leave it"),
+    "a context that is nowhere": (["--context", "none.txt"], "none.txt: is no file; name one that holds the context"),
     "a context and another": (["--context", "a", "--against", "{draft}"], "and another decoder do; take one of them"),
     "a long context": (["--context", "a" * 60], "the prompt with its context has 64 tokens and the decoder room for"),
     "rows of text": (["--zipar", "2"], "this one's layout is Parallel, of text: leave zipar out"),

@@ -129,6 +129,8 @@ REFUSED = {
     "no candidates": (["--search", "mbr:0"], "give a number, as in mbr:8"),
     "no n-grams": (["--search", "superposed:3,trust=.5"], "no n-grams to trust in; name a file of text, as in superp"),
     "no such n-grams": (["--search", "superposed:3,ngrams=none.txt"], "none.txt: is no file; n-grams are counted in"),
+    "nameless n-grams": (["--search", "superposed:3,ngrams="], "there are no n-grams to trust in; name a file of text"),
+    "n-grams of nothing": (["--search", "superposed:3,ngrams={empty}"], "is empty; n-grams are counted in text like"),
     "trust out of range": (["--search", "superposed:3,ngrams={file},trust=2"], "a trust of 2.0 and 3 drafts; expected"),
     "drafts": (["--search", "beam:2", "--proposer", "ngram"], "proposer means nothing for a search"),
     "phrases of samples": (["--search", "mbr:2", "--phrase", "a"], "phrases are for beam search"),
@@ -139,9 +141,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_searched_is_one_line(what, writer, capsys):
+def test_what_cannot_be_searched_is_one_line(what, writer, capsys, tmp_path):
     arguments, message = REFUSED[what]
-    arguments = [argument.format(file=__file__) for argument in arguments]
+    (tmp_path / "empty.txt").touch()
+    arguments = [argument.format(file=__file__, empty=tmp_path / "empty.txt") for argument in arguments]
     assert message in one_line(capsys, "generate", writer, "--prompt", "ab", *arguments)
 
 

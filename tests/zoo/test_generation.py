@@ -252,6 +252,13 @@ def test_pieces_are_as_few_as_the_bytes_allow_and_cut_where_one_breathes():
         cut("Ab. Abcdef.", 6)
 
 
+def test_a_text_is_drawn_out_as_far_as_its_longest_clause_goes():
+    room, said = Room(10, 60, True), "Aaaa, bbbb. Cc."  # clauses of 5, 5 and 3 bytes, of 15 in all
+    with pytest.raises(UserError, match="15 bytes in 19 s .*: ask for 18 s or less"):
+        pieces_of(said, room, None, 19.0)
+    assert [piece.text for piece in pieces_of(said, room, None, 18.0)] == ["Aaaa,", "bbbb.", "Cc."]
+
+
 def test_the_seconds_asked_for_are_shared_among_pieces_by_their_bytes():
     pieces = pieces_of("Aaaa. Bbbb.", Room(10, 60, False), None, 11.0)
     assert [(piece.text, piece.frames) for piece in pieces] == [("Aaaa.", 50), ("Bbbb.", 50)]

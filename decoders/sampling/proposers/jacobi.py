@@ -56,7 +56,10 @@ class Jacobi(Proposer):
         places = None
         if guess in AXES:
             if layout is None or shape is None or len(shape) < -AXES[guess]:
-                raise ValueError(f"the guess {guess!r} needs a layout and a shape that has this axis, not {shape}")
+                raise ValueError(
+                    f"the guess {guess!r} needs a layout and a shape that has this axis, not {shape}; take random or"
+                    " last"
+                )
             places = layout.neighbours(shape)[..., AXES[guess]]
         elif layout is not None or shape is not None:
             raise ValueError(f"the guess {guess!r} looks at no grid; leave layout and shape out")

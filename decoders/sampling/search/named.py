@@ -98,8 +98,8 @@ def _with_ngrams(kind: Written, search: Named, counted: Callable[[str], NGrams] 
     """What is left to be read of a superposed decoding, and the same with its n-grams."""
     named = dict(kind.named)
     file = named.pop("ngrams", None)
-    if file is None:
-        if "trust" in named or len(kind.values) > 1:
+    if not file:
+        if file == "" or "trust" in named or len(kind.values) > 1:
             raise UserError(f"there are no n-grams to trust in; name a file of text, as in {kind.name}:3,ngrams=FILE")
         return kind, search
     if counted is None:
