@@ -55,8 +55,9 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
         raise UserError(
             f"recipe {path.stem} can't be built from {path} and the options {overrides}; see above"
         ) from None
-    except ValueError as error:  # what a model or data says of its settings
-        raise UserError(f"recipe {path.stem} can't be built from {path} and {overrides}: {error}") from error
+    except ValueError as error:  # what a model or data says of its settings, behind what jsonargparse has tried
+        said = error.__cause__ or error
+        raise UserError(f"recipe {path.stem} can't be built from {path} and {overrides}: {said}") from error
     last = cli.folder / "last.ckpt"
     if resume and not last.exists():
         raise UserError(f"{cli.folder} holds no last.ckpt to resume; train without --resume to start")

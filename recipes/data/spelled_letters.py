@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from zoo.codecs.errors import UserError
 from zoo.recipes.data.stream import BatchStream, ResumableDataModule
 
 LETTERS = "abcd"
@@ -31,7 +32,7 @@ class SpelledLetters(ResumableDataModule):
         epoch_batches: Batches of an epoch.
 
     Raises:
-        ValueError: Words without letters, or batches without words.
+        UserError: Words without letters, or batches without words.
     """
 
     codebook_sizes = (2 * len(LETTERS),)
@@ -41,7 +42,7 @@ class SpelledLetters(ResumableDataModule):
     ) -> None:
         super().__init__(epoch_batches, 0)
         if min(letters, batch_size) < 1:
-            raise ValueError(f"words of {letters} letters, {batch_size} in a batch; give 1 or more of both")
+            raise UserError(f"words of {letters} letters, {batch_size} in a batch; give 1 or more of both")
         self.letters, self.batch_size, self.valid_batches, self.seed = letters, batch_size, valid_batches, seed
 
     def make(self, number: int, valid: bool = False) -> dict[str, Any]:

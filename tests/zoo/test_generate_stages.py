@@ -143,7 +143,7 @@ REFUSED = {
     "its own drafts": (["--proposer", "self"], "there is no proposer 'self'"),
     "another speed": (["--speed", "2"], "that speak as fast as they like"),
     "rows side by side": (["--zipar", "2"], "this one's layout is Parallel, of audio"),
-    "too long": (["--seconds", "9"], "says at most"),
+    "too long": (["--seconds", "9"], "ask for 0.6 s or less"),
     "a picture": (["-o", "a.png"], "makes audio; choose a name that ends in .wav"),
 }
 
