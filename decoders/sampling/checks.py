@@ -96,9 +96,9 @@ def promised(draft: Draft, ctx: Context, slots: int, rule: Rule, proposer: Propo
     draft = replace(draft, count=count)
     if draft.parent is not None:
         _check_parents(draft, name, ctx.model.checked)
-    if draft.logq is not None and not draft.tokens.is_floating_point():
-        draft = _without_gaps(draft, ctx, name)
     tokens, forced = draft.tokens, ctx.forced_of(draft)
+    if draft.logq is not None and not tokens.is_floating_point():
+        draft = _without_gaps(draft, ctx, name, forced)
     if forced is not None:
         tokens = torch.where(forced >= 0, forced, tokens)
     tokens = tokens.where(draft.present()[..., None], 0)
@@ -125,7 +125,7 @@ def _check_parents(draft: Draft, name: str, checked: bool) -> None:
         )
 
 
-def _without_gaps(draft: Draft, ctx: Context, name: str) -> Draft:
+def _without_gaps(draft: Draft, ctx: Context, name: str, forced: Int[Tensor, "R N Q"] | None) -> Draft:
     """The draft whose chains end where a node's own law calls it impossible; of trees the rules know such nodes."""
     assert draft.logq is not None, "who asks has seen to it"
     wanted = (*draft.tokens.shape, ctx.model.info.vocabulary)
@@ -136,6 +136,5 @@ def _without_gaps(draft: Draft, ctx: Context, name: str) -> Draft:
     if draft.parent is not None or not draft.slots:
         return draft
     own = draft.logq.gather(-1, draft.tokens.clamp(0, wanted[-1] - 1)[..., None])[..., 0]
-    forced = ctx.forced_of(draft)
     drawn = ~own.isneginf() if forced is None else ~own.isneginf() | (forced >= 0)
     return replace(draft, count=torch.minimum(draft.count, leading(drawn.all(-1))))

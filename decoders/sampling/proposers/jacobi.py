@@ -113,17 +113,16 @@ class Jacobi(Proposer):
             redrawn = self._redrawn[row, index]
             tokens = torch.where(holds, redrawn, torch.cat((redrawn[:, :drawn], tokens), 1))
         tokens = ctx.fix(tokens, steps)
-        copied = None
         if self._near is not None:
             tokens, copied = self._copied(ctx, tokens, steps, holds, self._near)
-        logq = laws if ctx.densities else None
-        if copied is not None and logq is not None:
-            certain = torch.full_like(laws, -torch.inf).scatter_(-1, tokens.clamp(max=laws.shape[-1] - 1)[..., None], 0)
-            logq = torch.where(copied[..., None], certain, laws)
+            if ctx.densities:
+                own = tokens.clamp(max=laws.shape[-1] - 1)[..., None]
+                certain = torch.full_like(laws, -torch.inf).scatter_(-1, own, 0)
+                laws = torch.where(copied[..., None], certain, laws)
         count = torch.full_like(ctx.length, n)
         if self.block is not None:  # the last step of a block comes behind the draft
             count = (self.block - 1 - (ctx.length - self._begin) % self.block).clamp(max=n)
-        return Draft(tokens, count, None, logq)
+        return Draft(tokens, count, None, laws if ctx.densities else None)
 
     def observe(self, ctx: Context, outcome: Outcome) -> None:
         """Keep the laws of what lies behind the steps that came out."""
