@@ -80,7 +80,10 @@ def decode_masked(
     filling = Filling(
         info, codes >= 0, inside, plan, laws, noise or Noise(0), find(schedule), chooser, positions, model.checked
     )
-    passes = Ahead(model, rows, copies, cond, mask, ahead) if ahead else Passes(model, rows, copies, cond, mask)
+    if ahead:
+        passes: Passes = Ahead(model, rows, copies, cond, mask, ahead)
+    else:  # with memory, what a prefix of conditions says is computed once
+        passes = Passes(model, rows, copies, cond, mask, 0 if cond is None else codes.shape[1])
     grid = filling.begin(codes)
     recorder = Recorder(rows)
     recorder.prefill_seconds = recorder.lap()

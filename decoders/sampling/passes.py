@@ -28,13 +28,20 @@ class Passes:
         copies: Streams of the law.
         cond: Rows of all streams.
         mask: bool `[R, S, S]`, what each place sees; default: all, or what lies before it.
+        slots: S, of which the state has room, so that a prefix of conditions is run once; 0: a state without memory.
     """
 
     def __init__(
-        self, model: TokenModel, rows: int, copies: int, cond: Any, mask: Bool[Tensor, "R S S"] | None
+        self,
+        model: TokenModel,
+        rows: int,
+        copies: int,
+        cond: Any,
+        mask: Bool[Tensor, "R S S"] | None,
+        slots: int = 0,
     ) -> None:
         self.model, self.rows, self.copies, self.mask = model, rows, copies, mask
-        self.state = model.init_state(rows * copies, 0, cond)
+        self.state = model.init_state(rows * copies, slots, cond)
 
     def ask(self, filling: Filling, grid: Grid, number: int) -> Answer:
         """Of the grid before the step of that number."""
