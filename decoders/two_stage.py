@@ -42,7 +42,8 @@ class TwoStageConfig:
         fine: Of the second, not causal.
         group: Frames of a step of the first stage.
         context: Frames that it is made for, those of a prompt and the end included.
-        condition: What both stages are conditioned on, each by an encoder of its own; None: nothing.
+        condition: What both stages are conditioned on; None: nothing.
+        shared: Both read it by the same encoder, which saves its weights once; else each has an encoder of its own.
     """
 
     sizes: tuple[int, ...]
@@ -51,6 +52,7 @@ class TwoStageConfig:
     group: int = 1
     context: int = 2048
     condition: ConditionConfig | None = None
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if len(self.sizes) < 2:
@@ -105,7 +107,10 @@ class TwoStageDecoder(TokenModel):
         if config.condition is not None:
             first = ConditionedDecoder(config.condition, self.coarse)
             second = ConditionedDecoder(config.condition, self.fine)
-            second.encoder.timing = first.encoder.timing  # both expect the same durations
+            if config.shared:
+                second.encoder = first.encoder
+            else:
+                second.encoder.timing = first.encoder.timing  # both expect the same durations
             self.coarse, self.fine = first, second
         self._info = DecoderInfo(
             cards=self.layout.cards,

@@ -63,6 +63,24 @@ def adapt(network: nn.Module, checkpoint: str) -> None:
         raise UserError(f"can't begin with {checkpoint}: it has {copied} of the {size} weights that this recipe trains")
 
 
+@torch.no_grad()
+def start_as_part(network: nn.Module, other: nn.Module, name: str) -> None:
+    """Copy what a smaller network has in common with another one of its kind, such as the first of its layers.
+
+    Args:
+        name: Of the other, for errors.
+
+    Raises:
+        UserError: A weight that the other one doesn't have, or has in another shape.
+    """
+    known = dict(other.named_parameters())
+    for kind, own in network.named_parameters():
+        if kind not in known or known[kind].shape != own.shape:
+            theirs = list(known[kind].shape) if kind in known else "not there"
+            raise UserError(f"can't begin as a part of {name}: its {kind} is {theirs}, this recipe's {list(own.shape)}")
+        own.copy_(known[kind])
+
+
 def _parts(network: nn.Module) -> dict[str, Tensor]:
     """All weights by name; those of codes are one table for each codebook, without input-only ids."""
     parts: dict[str, Tensor] = dict(network.named_parameters())
