@@ -270,17 +270,18 @@ class JacobiForcingRecipe(TokenRecipe):
         """Guesses for all steps but the first and the last, after so many rounds; what the layout fixes is right."""
         slots, law = tokens.shape[1] - 1, Law(temperature=self.law.temperature)
         cards = torch.tensor(self.line.cards, device=tokens.device)
-        free = tokens < cards
+        shape = tuple(batch["codes"].shape[2:])
+        free = (tokens < cards) & (self.line.forced(shape)[: tokens.shape[1]].to(tokens.device) < 0)
         free[:, [0, -1]] = False
         slot = torch.arange(slots, device=tokens.device)
         came = (slot - windows.first) * (rounds + 1) // self.window  # the round behind which a slot is in the window
         vocabulary = stepwise(self.decoder)[0].info.vocabulary
         gumbel = noise.gumbel(slot.expand(len(tokens), -1), len(cards), vocabulary)
-        any = torch.zeros(vocabulary, device=tokens.device).masked_fill(
+        every = torch.zeros(vocabulary, device=tokens.device).masked_fill(
             torch.arange(vocabulary, device=tokens.device) >= cards[:, None], -torch.inf
         )
         guessed = tokens.clone()
-        guessed[:, :-1] = torch.where(free[:, :-1], draw(law.of(any), gumbel), tokens[:, :-1])
+        guessed[:, :-1] = torch.where(free[:, :-1], draw(law.of(every), gumbel), tokens[:, :-1])
         at_first = (slot == windows.first)[:, None]
         for round in range(rounds):
             logits, misled = self.both(tokens, guessed, windows, batch, told)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from zoo import checkpoint
 from zoo.decoders.conditioning import BYTES, ConditionConfig, Conditions, text_ids
 from zoo.decoders.sampling import Law, Noise, guidance
 from zoo.decoders.transformer import TransformerConfig
 from zoo.decoders.two_stage import STAGES, TwoStageConfig, TwoStageDecoder
+from zoo.token_facts import TokenFacts
 
 SIZES = (6, 5, 4)
 COARSE, FINE = TransformerConfig(16, 1, heads=2), TransformerConfig(16, 1, heads=2, causal=False)
@@ -106,6 +109,25 @@ def test_both_stages_are_told_the_same_durations_in_their_own_steps():
     assert torch.equal(fine.durations, told.durations) and coarse.durations[1, 0] == 3
     assert model.info.conditioning == ("text", "durations") and model.duration_loss(told) > 0
     assert model.coarse.encoder.timing is model.fine.encoder.timing
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_both_stages_may_be_told_by_one_encoder(timed, tmp_path):
+    reads = ConditionConfig(16, text=BYTES, way="prefix", timed=timed, encoder=FINE)
+    configs = (TwoStageConfig(SIZES, COARSE, FINE, 1, 20, reads, shared) for shared in (False, True))
+    own, model = (TwoStageDecoder(config).eval() for config in configs)
+    encoder = model.coarse.encoder
+    assert model.fine.encoder is encoder and own.fine.encoder is not own.coarse.encoder
+    twice = sum(weight.numel() for name, weight in encoder.named_parameters() if not name.startswith("timing"))
+    assert model.info.parameters == own.info.parameters - twice
+    model.tokens = TokenFacts(model.layout)
+    checkpoint.save(model, tmp_path)
+    assert not any(name.startswith("fine.encoder") for name in load_file(tmp_path / checkpoint.WEIGHTS))
+    again = checkpoint.load_directory(tmp_path)
+    assert again.config == model.config and again.fine.encoder is again.coarse.encoder
+    tokens, told = model.layout.pack(codes_of(2, 5)), Conditions(text=text_ids(["abc", "d"]))
+    said = [each(tokens, state=each.init_state(2, 0, told)).logits for each in (model, again)]
+    assert torch.equal(*said)
 
 
 def test_what_is_drawn_depends_on_seed_and_row_alone():

@@ -9,8 +9,9 @@ from test_masked_recipe import LAYOUT, core, decoder, recipe
 from zoo import checkpoint
 from zoo.codecs.errors import UserError
 from zoo.decoders.layouts import Delay
+from zoo.decoders.transformer import TransformerConfig
 from zoo.recipes.decoder import DecoderRecipe
-from zoo.recipes.start import adapt
+from zoo.recipes.start import adapt, start_as_part
 from zoo.token_facts import TokenFacts
 
 
@@ -61,3 +62,20 @@ def test_training_begins_with_what_another_run_came_to(tmp_path):
         causal(LAYOUT), LAYOUT, 2, optimization=QUICK, preview=None, start_from=str(tmp_path / "last.ckpt")
     )
     torch.testing.assert_close(second.decoder.state_dict(), first.average.module.state_dict(), rtol=0, atol=0)
+
+
+def test_a_part_of_a_decoder_begins_with_the_first_of_its_layers():
+    whole, part = causal(LAYOUT), causal(LAYOUT, TransformerConfig(width=16, layers=1, heads=2))
+    for parameter in whole.parameters():
+        torch.nn.init.normal_(parameter)
+    start_as_part(part, whole, "that one")
+    theirs = dict(whole.named_parameters())
+    assert all(torch.equal(own, theirs[name]) for name, own in part.named_parameters())
+
+
+def test_what_is_no_part_of_a_decoder_is_refused():
+    deeper, wider = TransformerConfig(width=16, layers=3, heads=2), TransformerConfig(width=32, layers=2, heads=2)
+    with pytest.raises(UserError, match=r"part of that one: its \S*layers.2\S* is not there, this recipe's \[16"):
+        start_as_part(causal(LAYOUT, deeper), causal(LAYOUT), "that one")
+    with pytest.raises(UserError, match=r"its embedding.table.weight is \[\d+, 16\], this recipe's \[\d+, 32\]"):
+        start_as_part(causal(LAYOUT, wider), causal(LAYOUT), "that one")
