@@ -344,7 +344,8 @@ def stepwise(decoder: TokenModel) -> tuple[TokenModel, Layout]:
     """What goes step by step of a decoder, with the layout of its steps: of a two-stage decoder the first stage."""
     if isinstance(decoder, TwoStageDecoder):
         return decoder.coarse, decoder.steps
-    return decoder, decoder.tokens.layout
+    whole: Any = decoder
+    return decoder, whole.tokens.layout
 
 
 def told_of(decoder: TokenModel, cond: Conditions | None) -> Conditions | None:

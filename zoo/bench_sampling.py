@@ -27,6 +27,7 @@ from zoo.bench_requests import Job, jobs_of
 from zoo.codecs.errors import UserError
 from zoo.decoders.sampling import Result
 from zoo.decoders.sampling.result import Exactness
+from zoo.decoders.two_stage import TwoStageDecoder
 from zoo.generation_codes import Codes, Sampling, draw_codes
 from zoo.generation_request import sampling_for
 from zoo.generation_weights import packed
@@ -94,6 +95,12 @@ SPOKEN = [
     *_drafting("jacobi", 8, rule="gumbel"),
     *_drafting("ngram", 4),
 ]
+FORCED = [  # of a decoder that has learned to see through guesses
+    *_drafting("jacobi", 4, 8, 12, 16, 24, 32),
+    *_drafting("jacobi:last", 16),
+    *_drafting("jacobi", 16, rule="typical"),
+    *_drafting("ngram", 4),
+]
 DRAWN = [
     *_drafting("jacobi", 4, 8, 16),
     *_drafting("jacobi", 4, 8, 16, rule="rejection"),
@@ -148,7 +155,8 @@ TASKS = (
     Task("text", "autoregressive.text", 0.0, TEXT),
     Task("text", "autoregressive.text", 0.8, TEXT),
     Task("audio", "conditioned.speech-16khz", 0.5, SPOKEN, guidance=2.0),
-    Task("audio", "conditioned-depth.speech-16khz", 0.5, SPOKEN, guidance=2.0),
+    Task("audio", "two-stage-forced.speech-16khz", 0.0, FORCED),
+    Task("audio", "two-stage-forced.speech-16khz", 0.5, FORCED),
     Task("audio", "conditioned-masked.speech-16khz", 0.5, [_ahead(HALVED), *FILLED], 3.0, HALVED),
     Task("image", "conditioned.shapes", 1.0, DRAWN),
     Task("image", "conditioned-masked.shapes", 1.0, MASKED, 2.0, ONE_PLACE, "conditioned.shapes"),
@@ -196,7 +204,8 @@ def bench_sampling(
     result = {
         **head(conditions(1, "cpu")),
         "what": "batch 1, one thread, without reading the prompt. steps_a_pass, codes_a_pass: what came out / "
-        "forward passes of the target. ratio: seconds of one step at a time / seconds of this method, on the same "
+        "forward passes of the target; of two stages, steps and passes of the first one, but for codes_a_pass. "
+        "ratio: seconds of one step at a time / seconds of this method, on the same "
         "request in the same round: median, least and largest over requests; CPU seconds leave out the time in which "
         "other processes had the processor. same: share of the codes that are those of one step at a time up to the "
         "first other one. gap: where an identical method of a decoder that goes step by step parts from that, by how "
@@ -262,6 +271,7 @@ class Run:
 
     Attributes:
         codes, results: What came out.
+        steps: Those of the results that came step by step: of two stages the first one's.
         wall, cpu: Seconds of the rounds.
         inside, drafting, outside: CPU seconds of the whole request in forward passes of the target, in those of all
             that drafts, and outside of all passes.
@@ -269,6 +279,7 @@ class Run:
 
     codes: Codes
     results: list[Result]
+    steps: list[Result]
     wall: float
     cpu: float
     inside: float
@@ -290,7 +301,8 @@ def run(decoder: Any, job: Job, number: int, sampling: Sampling) -> Run:
         wall, cpu = timed(draw, torch.device("cpu"))
     rounds = sum(float(result.trace.seconds.sum()) for result in drawn.results)
     outside = cpu - clock.target - clock.drafts
-    return Run(drawn.codes[0], drawn.results, rounds, cpu * rounds / wall, clock.target, clock.drafts, outside)
+    steps = drawn.results[:-1] if isinstance(decoder, TwoStageDecoder) else drawn.results
+    return Run(drawn.codes[0], drawn.results, steps, rounds, cpu * rounds / wall, clock.target, clock.drafts, outside)
 
 
 def block_times(
@@ -332,7 +344,8 @@ def _row(
     judge: Judge | None,
 ) -> dict[str, Any]:
     """What is told of a method."""
-    traces = [result.trace for each in runs for result in each.results]
+    whole = sum(int(result.trace.target_forwards.sum()) for each in runs for result in each.results)
+    traces = [result.trace for each in runs for result in each.steps]
     passes = sum(int(trace.target_forwards.sum()) for trace in traces)
     emitted = sum(int(trace.emitted.sum()) for trace in traces)
     drafts = sum(int(trace.draft_forwards.sum()) for trace in traces)
@@ -349,7 +362,7 @@ def _row(
         "method": name,
         "exactness": runs[0].results[0].exactness.value,
         "steps_a_pass": emitted / passes,
-        "codes_a_pass": codes / passes,
+        "codes_a_pass": codes / whole,
         "drafted_a_pass": drafted / passes,
         "accepted_a_pass": accepted / passes,
         "draft_passes_a_pass": drafts / passes,

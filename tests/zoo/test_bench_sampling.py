@@ -142,6 +142,16 @@ def test_rows_side_by_side_are_measured_with_what_they_cost_in_quality(decoders,
     assert "expected" in plain and "expected" not in rows  # its passes are of many lengths
 
 
+@pytest.mark.slow
+def test_steps_of_two_stages_are_those_of_the_first(capsys):
+    tasks = [
+        Task("audio", "two-stage-forced.speech-16khz", 0.0, (Method("guesses", dict(proposer="jacobi", window=16)),))
+    ]
+    plain, guesses = bench_sampling(as_json=True, tasks=tasks, items=1)["rows"][0]["methods"]
+    assert plain["steps_a_pass"] == 1 and plain["codes_a_pass"] < 4  # three passes more, for the other codebooks
+    assert guesses["same"] == 1 and guesses["steps_a_pass"] > 2 and guesses["codes_a_pass"] > 2 * plain["codes_a_pass"]
+
+
 def test_decoders_may_be_packed_in_bfloat16(decoders, capsys):
     tasks = [Task("text", str(decoders / "text"), 0.0, METHODS[:1])]
     result = bench_sampling(as_json=True, tasks=tasks, items=1, steps=10, weights="bfloat16")
@@ -156,7 +166,7 @@ def test_other_weights_are_refused(decoders):
 def made(codes, seconds, steps):
     none = torch.zeros(1, steps, 1)
     result = Result(none.long(), torch.tensor([steps]), none, Exactness.IDENTICAL, Recorder(1).trace())
-    return Run(torch.tensor(codes), [result], seconds, seconds, seconds, 0.0, 0.0)
+    return Run(torch.tensor(codes), [result], [result], seconds, seconds, seconds, 0.0, 0.0)
 
 
 def test_a_ratio_is_that_of_seconds_a_step():

@@ -16,9 +16,8 @@ STARTERS = {
     "autoregressive.text": dict(prompt="def area(self, width, height):\n    return", steps=24),
     "conditioned.shapes": dict(label="star"),
     "conditioned.speech-16khz": dict(text="yes.", label="slt", steps=30),
-    "conditioned-depth.speech-16khz": dict(text="yes.", label="slt", steps=30),
+    "two-stage-forced.speech-16khz": dict(text="yes.", label="slt"),
 }
-CHAINS = ("jacobi", "ngram", "suffix-automaton", "copyspec")  # where codes of a step depend on each other: no trees
 DRAFTING = {
     "autoregressive.text": [  # early exits are for decoders without conditions
         *OF_LAYERS,
@@ -42,7 +41,7 @@ def loaded(name: str):
 def shipped():
     for name in STARTERS:
         if name in zoo.list_models():
-            for proposer in CHAINS if "depth" in name else [*NAMES, *DRAFTING.get(name, ())]:
+            for proposer in [*NAMES, *DRAFTING.get(name, ())]:
                 yield name, f"{proposer}:3" if proposer == "early-exit" else proposer
 
 
