@@ -151,8 +151,8 @@ def _name_best(axes: Axes, methods: list[dict[str, Any]]) -> None:
 
 
 def short(name: str) -> str:
-    """A method without the names of models, as in "draft, window 3"."""
-    return re.sub(r":[^,+]+", "", name)
+    """A method without names of models and settings, as in "draft, window 3", but with its kind: "jacobi:last"."""
+    return re.sub(r":[^,+]*[.=][^,+]*", "", name)
 
 
 def _explain(axes: Axes, result: dict[str, Any]) -> None:

@@ -79,7 +79,8 @@ def test_what_passes_alone_would_bring_is_joined_to_what_was_measured():
 def test_the_three_fastest_are_named_without_their_models():
     named = {text.get_text() for text in figure_of(result()).axes[0].texts}
     assert named == {"draft, window 3", "draft, window 5, block", "draft, window 5, lenient"}
-    assert short("suffix-automaton+draft:a.b, window 6") == "suffix-automaton+draft, window 6"
+    assert short("suffix-automaton:shortest=3+draft:a.b, window 6") == "suffix-automaton+draft, window 6"
+    assert short("jacobi:last, window 16") == "jacobi:last, window 16"
 
 
 def test_all_points_lie_inside_their_panel_below_the_names():
