@@ -193,10 +193,12 @@ def print_part(text: str) -> None:
 
 def speed_of(facts: dict[str, Any]) -> str:
     """How fast and how exactly something was generated, in a line."""
-    drafts = facts["accepted_length"]
+    drafts, cut = facts["accepted_length"], facts["cut"]
+    pieces = "a piece of text was" if cut == 1 else f"{cut} pieces of text were"
     return (
         f"{facts['tokens']} tokens, {facts['tokens_per_second']:.3g} a second, in {facts['passes']} passes"
         f"{'' if drafts is None else f', {drafts:.2f} drafted steps accepted in each'}; {facts['exactness']}"
+        f"{f'; {pieces} cut off where the decoder had no more room: say less, or ask again (--seed)' if cut else ''}"
     )
 
 

@@ -159,7 +159,10 @@ def show(
     ids = [sample + number * PIECE for sample in range(count) for number in range(len(shapes))]
     cond = request.conditions(decoder, len(ids), texts * count, durations * count, reference)
     drawn = draw_codes(decoder, facts.layout, shapes * count, ids, cond, sampling, prompt, progress=progress)
-    codes = drawn.codes
+    codes, cut = drawn.codes, 0
+    asked_so = request.steps is not None or request.seconds is not None
+    if request.text is not None and facts.layout.end and not asked_so and durations == [None] * len(shapes):
+        cut = sum(each.shape[1:] == shape for each, shape in zip(codes, shapes * count, strict=True))
     if picture is None:
         codes = [joined_codes(codes[at : at + len(shapes)], codec) for at in range(0, len(codes), len(shapes))]
     tokens = tuple(as_tokens(each, codec, facts, picture and picture.size) for each in codes)
@@ -167,7 +170,7 @@ def show(
     known = 0 if prompt is None else count * int((prompt >= 0).sum())
     came = sum(int((each >= 0).sum()) for each in drawn.codes) - known
     rate = codec.info.sample_rate
-    return Generated(codec.info.media, tuple(drawn.results), came, media=media, rate=rate, tokens=tokens)
+    return Generated(codec.info.media, tuple(drawn.results), came, media=media, rate=rate, tokens=tokens, cut=cut)
 
 
 def pieces_for(decoder: TokenModel, request: Request, codec: Codec, prompt: Int[Tensor, "Q T"] | None) -> list[Piece]:

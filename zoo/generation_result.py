@@ -29,6 +29,7 @@ class Generated:
         rate: Samples a second, in Hz; 0 without sound.
         tokens: Of these media, a batch of one each.
         files: What was written.
+        cut: Pieces of text that a decoder which ends by itself had not ended when there was no more room.
     """
 
     medium: str
@@ -39,6 +40,7 @@ class Generated:
     rate: int = 0
     tokens: tuple[Tokens, ...] = ()
     files: tuple[Path, ...] = ()
+    cut: int = 0
 
     @property
     def seconds(self) -> float:
@@ -54,7 +56,7 @@ class Generated:
         """Counts and speed, as plain values.
 
         `passes`: forward passes of the decoder; `steps_per_pass`: what a row got of each that it took part in;
-        `accepted_length`: how many of these steps had been drafted, None without drafts.
+        `accepted_length`: how many of these steps had been drafted, None without drafts; `cut`: see the attribute.
         """
         traces = [result.trace for result in self.results]
         # Of masked decoding, candidates are drafts and all that stand come out; behind a draft, one step more does.
@@ -70,6 +72,7 @@ class Generated:
             "steps_per_pass": sum(int(trace.emitted.sum()) for trace in traces) / rounds_of(traces),
             "accepted_length": accepted / rounds_of(by_steps) if drafts else None,
             "exactness": str(self.exactness),
+            "cut": self.cut,
         }
 
 

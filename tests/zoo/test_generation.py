@@ -22,6 +22,7 @@ from small_generators import (
 
 import zoo
 from zoo import checkpoint
+from zoo.cli_generate import speed_of
 from zoo.codecs.audio.io import read_audio
 from zoo.codecs.errors import UserError
 from zoo.codecs.image.io import read_image
@@ -144,7 +145,16 @@ def test_speech_follows_the_law_of_its_decoder_to_the_last_codebook(made):
     assert most_probable(model, layout, codes, conditions(TEXT, 1)).all()
     assert found.media[0].shape == (1, 80 * frames) and found.rate == 8000 and found.drawn == 3 * frames
     # At the end one more step of the first codebook, and one for the last codebook of the last frame.
-    assert found.facts()["passes"] == frames + 2
+    assert found.facts()["passes"] == frames + 2 and found.facts()["cut"] == 0
+
+
+def test_speech_that_comes_to_no_end_is_said_to_be_cut_unless_its_length_was_asked_for(made):
+    model = speech_decoder(made.digest)
+    bias_towards(model, Delay((16,) * 3, begin=True, end=True).end_id, -100)
+    found = zoo.generate(model, text=TEXT, label="bert", codec=made.speech, count=2)
+    assert found.facts()["cut"] == 2 and "2 pieces of text were cut off" in speed_of(found.facts())
+    found = zoo.generate(model, text=TEXT, label="bert", codec=made.speech, seconds=0.2)
+    assert found.facts()["cut"] == 0 and "cut" not in speed_of(found.facts())
 
 
 @pytest.mark.parametrize("layout", [Flat((16,) * 3, begin=True, end=True), Delay((16,) * 3, begin=True)])
