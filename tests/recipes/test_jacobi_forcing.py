@@ -443,7 +443,7 @@ def test_a_run_by_name_tells_steps_a_pass_and_becomes_a_model(singer, shared, tm
         "run.folder": tmp_path / "run", "model.target": singer, "model.steps": 10, "trainer.val_check_interval": 5,
         "model.decoder.init_args.config.shared": str(shared).lower(),
     }  # fmt: skip
-    run = train("two-stage-forced.singing-smoke", [f"--{name}={value}" for name, value in options.items()])
+    run = train("two-stage.singing-smoke-forced", [f"--{name}={value}" for name, value in options.items()])
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     speeds = [line["valid/steps/forward"] for line in lines if "valid/steps/forward" in line]
     assert len(speeds) == 2 and min(speeds) >= 1

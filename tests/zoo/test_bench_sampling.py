@@ -145,7 +145,7 @@ def test_rows_side_by_side_are_measured_with_what_they_cost_in_quality(decoders,
 @pytest.mark.slow
 def test_steps_of_two_stages_are_those_of_the_first(capsys):
     tasks = [
-        Task("audio", "two-stage-forced.speech-16khz", 0.0, (Method("guesses", dict(proposer="jacobi", window=16)),))
+        Task("audio", "two-stage.speech-16khz-forced", 0.0, (Method("guesses", dict(proposer="jacobi", window=16)),))
     ]
     plain, guesses = bench_sampling(as_json=True, tasks=tasks, items=1)["rows"][0]["methods"]
     assert plain["steps_a_pass"] == 1 and plain["codes_a_pass"] < 4  # three passes more, for the other codebooks

@@ -16,7 +16,7 @@ STARTERS = {
     "autoregressive.text": dict(prompt="def area(self, width, height):\n    return", steps=24),
     "conditioned.shapes": dict(label="star"),
     "conditioned.speech-16khz": dict(text="yes.", label="slt", steps=30),
-    "two-stage-forced.speech-16khz": dict(text="yes.", label="slt"),
+    "two-stage.speech-16khz-forced": dict(text="yes.", label="slt"),
 }
 DRAFTING = {
     "autoregressive.text": [  # early exits are for decoders without conditions
