@@ -18,6 +18,7 @@ from zoo.recipes.logging import RunLog
 
 BUNDLED = Path(__file__).parent
 DEFAULT_RECIPE = "zoo.recipes.audio.AudioRecipe"
+CONFIG = "recipe.yaml"  # what a run was made from, beside its weights
 MISLEADING = (  # what Lightning says of things that this recipe does on purpose
     "Found .* in eval mode",  # the averaged weights
     ".*pre-optimization state",
@@ -63,6 +64,8 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
         raise UserError(f"{cli.folder} holds no last.ckpt to resume; train without --resume to start")
     if not resume and last.exists():
         raise UserError(f"{cli.folder} holds a run already; add --resume to go on, or --run.folder=DIR for another")
+    kept = cli.folder / CONFIG
+    before = kept.read_bytes() if resume and kept.exists() else None
     with warnings.catch_warnings():
         for message in MISLEADING:
             warnings.filterwarnings("ignore", message)
@@ -71,6 +74,8 @@ def train(recipe: str, overrides: list[str] | None = None, resume: bool = False)
         except RuntimeError as error:
             if not (resume and "loading state_dict" in str(error)):
                 raise
+            if before is not None:  # it tells how the run that is there came about, and not this attempt
+                kept.write_bytes(before)
             raise UserError(
                 f"{last} is of another model than recipe {path.stem} makes with {overrides}; resume with the recipe and"
                 " the options that the run began with"
@@ -124,7 +129,7 @@ class RecipeCLI(LightningCLI):
         super().__init__(
             find_class(self.recipe), LightningDataModule, subclass_mode_data=True, run=False,
             args=["--config", str(path), *overrides],
-            save_config_kwargs={"overwrite": True, "config_filename": "recipe.yaml"},
+            save_config_kwargs={"overwrite": True, "config_filename": CONFIG},
         )  # fmt: skip
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

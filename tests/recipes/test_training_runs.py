@@ -141,10 +141,12 @@ def small_decoder(tmp_path_factory):
     return folder / "last.ckpt"
 
 
-def test_a_run_of_another_model_is_not_resumed(small_decoder, tmp_path):
-    shutil.copy(small_decoder, tmp_path / "last.ckpt")
+def test_a_run_of_another_model_is_not_resumed_and_goes_on_telling_how_it_came_about(small_decoder, tmp_path):
+    for name in ("last.ckpt", "recipe.yaml"):
+        shutil.copy(small_decoder.with_name(name), tmp_path / name)
     with pytest.raises(UserError, match="last.ckpt is of another model than recipe autoregressive"):
         train("autoregressive.text-looped-smoke", [f"--run.folder={tmp_path}"], resume=True)
+    assert (tmp_path / "recipe.yaml").read_text() == small_decoder.with_name("recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", list_recipes())
