@@ -28,7 +28,7 @@ from zoo.recipes.fitting import check_conditions, check_lengths
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization, adamw
 from zoo.recipes.preview import Preview, show_sample
-from zoo.recipes.reading import read
+from zoo.recipes.reading import came_behind, read
 from zoo.recipes.sharding import shard
 from zoo.recipes.start import adapt, start
 from zoo.recipes.tally import IGNORED, Foretold, Measured, Tally
@@ -455,8 +455,7 @@ class DecoderRecipe(TokenRecipe):
 
     def targets(self, tokens: Int[Tensor, "R N S"]) -> Int[Tensor, "R M S"]:
         """What came: tokens that can come out, `IGNORED` for all others."""
-        after = tokens[:, 1:]
-        return after.where(after < torch.tensor(self.layout.cards, device=tokens.device), IGNORED)
+        return came_behind(self.layout, tokens)
 
 
 def padding(batch: Mapping[str, Any]) -> float:

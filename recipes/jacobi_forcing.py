@@ -32,7 +32,7 @@ from zoo.recipes.masked import TRAINING
 from zoo.recipes.metrics import Score
 from zoo.recipes.optimization import Optimization
 from zoo.recipes.preview import Pace, Preview
-from zoo.recipes.reading import places, read
+from zoo.recipes.reading import came_behind, places, read
 from zoo.recipes.start import start_as_part
 from zoo.recipes.tally import IGNORED, Foretold, Tally
 from zoo.recipes.teacher import Teacher
@@ -198,7 +198,7 @@ class JacobiForcingRecipe(TokenRecipe):
         with torch.no_grad():
             guessed = self.guess(tokens, windows, rounds, batch, told, self.noise_of(number, WRITING))
         logits, misled = self.both(tokens, guessed, windows, batch, told)
-        targets = self.targets(tokens)
+        targets = came_behind(self.line, tokens)
         behind = targets.clone()
         behind[:, :1] = IGNORED  # behind the first step, which is never guessed
         asked = behind != IGNORED  # of rows that end at once, nothing
@@ -274,7 +274,7 @@ class JacobiForcingRecipe(TokenRecipe):
         free = (tokens < cards) & (self.line.forced(shape)[: tokens.shape[1]].to(tokens.device) < 0)
         free[:, [0, -1]] = False
         slot = torch.arange(slots, device=tokens.device)
-        came = (slot - windows.first) * (rounds + 1) // self.window  # the round behind which a slot is in the window
+        entered = (slot - windows.first) * (rounds + 1) // self.window  # the round behind which a slot is in the window
         vocabulary = stepwise(self.decoder)[0].info.vocabulary
         gumbel = noise.gumbel(slot.expand(len(tokens), -1), len(cards), vocabulary)
         every = torch.zeros(vocabulary, device=tokens.device).masked_fill(
@@ -286,7 +286,7 @@ class JacobiForcingRecipe(TokenRecipe):
         for round in range(rounds):
             logits, misled = self.both(tokens, guessed, windows, batch, told)
             said = torch.where(at_first[1:, :, None], logits[:, :-1], misled[:, :-1])
-            new = free[:, 1:-1] & (came[1:, None] <= round)
+            new = free[:, 1:-1] & (entered[1:, None] <= round)
             guessed[:, 1:-1] = torch.where(new, draw(law.of(said), gumbel[:, 1:]), guessed[:, 1:-1])
         return guessed
 
@@ -314,16 +314,11 @@ class JacobiForcingRecipe(TokenRecipe):
             return self.line.pack(batch["codes"][:, :1], self.decoder.whole(batch["lengths"]))
         return self.pack(batch)
 
-    def targets(self, tokens: Int[Tensor, "R N S"]) -> Int[Tensor, "R M S"]:
-        """What came behind each step: tokens that can come out, `IGNORED` for all others."""
-        after = tokens[:, 1:]
-        return after.where(after < torch.tensor(self.line.cards, device=tokens.device), IGNORED)
-
     def foretell(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None, number: int) -> Foretold:
         """Every step of the data but the first, of what is drawn step by step."""
         stage, line = stepwise(decoder)
         tokens = self.pack_line(batch)
-        return Foretold(read(stage, line, tokens, batch, told_of(decoder, cond)).logits, self.targets(tokens))
+        return Foretold(read(stage, line, tokens, batch, told_of(decoder, cond)).logits, came_behind(self.line, tokens))
 
     def sample(self, decoder: TokenModel, batch: Mapping[str, Any], cond: Conditions | None) -> dict[str, Tensor]:
         """How the decoder goes on with the beginning of the item, guessing."""

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from zoo.decoders.base import Output, TokenModel
 from zoo.decoders.conditioning import Conditions
 from zoo.decoders.layouts import Layout
+from zoo.recipes.tally import IGNORED
 from zoo.token_facts import positions_of
 
 
@@ -36,3 +38,9 @@ def places(
         return None
     positions = positions[:, :-1].to(tokens.device)
     return positions.expand(len(tokens), *positions.shape[1:])
+
+
+def came_behind(layout: Layout, tokens: Int[Tensor, "R N S"]) -> Int[Tensor, "R M S"]:
+    """What came behind each step of a batch but the last: tokens that can come out, `IGNORED` for all others."""
+    after = tokens[:, 1:]
+    return after.where(after < torch.tensor(layout.cards, device=tokens.device), IGNORED)

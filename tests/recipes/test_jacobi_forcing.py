@@ -25,7 +25,7 @@ from zoo.recipes.cli import train
 from zoo.recipes.decoder import WRITING, DecoderRecipe
 from zoo.recipes.jacobi_forcing import JacobiForcingRecipe, Windows, stepwise, told_of
 from zoo.recipes.preview import Preview
-from zoo.recipes.reading import read
+from zoo.recipes.reading import came_behind, read
 from zoo.recipes.tally import IGNORED
 from zoo.recipes.writing import grid_of, stops
 from zoo.token_facts import TokenFacts
@@ -230,7 +230,7 @@ def test_with_foresight_rows_have_steps_that_will_do(targets, kind):
     recipe = JacobiForcingRecipe(targets[kind], 1, window=4, foresight=3.0)
     now = moment(recipe)
     logp = (said(recipe, now, now.row) / 3.0).log_softmax(-1)
-    came = recipe.targets(now.row)
+    came = came_behind(recipe.line, now.row)
     asked, likeliest = came != IGNORED, logp.argmax(-1) == came
     assert (likeliest | Typical().plausible(logp, came.clamp(min=0)))[asked].all()
     assert not likeliest[asked].all()
@@ -244,11 +244,11 @@ def test_what_is_behind_guesses_is_held_against_the_row(targets, learn_from):
     cond = recipe.conditions(data)
     loss, parts, count = recipe.objective(data, cond, 0)
     assert 0 < parts["seen_through"] < 1 and loss == parts["consistency"] > 1e-3
-    assert count == (recipe.targets(recipe.written(data, cond, 0)) != IGNORED).sum()
+    assert count == (came_behind(recipe.line, recipe.written(data, cond, 0)) != IGNORED).sum()
     recipe.guess = lambda tokens, *rest: tokens
     right = recipe.objective(data, cond, 0).parts
     now = moment(recipe)
-    wanted, came = said(recipe, now, now.row)[:, 1:], recipe.targets(now.row)[:, 1:]
+    wanted, came = said(recipe, now, now.row)[:, 1:], came_behind(recipe.line, now.row)[:, 1:]
     surprise = cross_entropy(wanted.flatten(0, 2), came.flatten()) if learn_from == "written" else torch.zeros(())
     torch.testing.assert_close(right["consistency"], surprise)
     torch.testing.assert_close(right["seen_through"], (wanted.argmax(-1) == came)[came != IGNORED].float().mean())
